@@ -1,0 +1,74 @@
+"""What the terminal sees beside results: errors in one line, and progress."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+from facekit.errors import FacekitError
+
+
+class Commands(TyperGroup):
+    """Commands whose foreseen errors become one line on stderr and exit code 2."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except FacekitError as error:
+            _fail(str(error))
+        except BrokenPipeError:
+            raise  # the reader of a pipe has seen enough
+        except OSError as error:
+            _fail(str(error))
+        except ImportError as error:
+            if ".so" not in str(error):
+                raise
+            _fail(missing_library(error))
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+
+
+def missing_library(error: ImportError) -> str:
+    """Say which system library an import misses, and how to get those that OpenCV needs."""
+    return f"a system library is missing: {error}; on Debian and Ubuntu: apt-get install libgl1 libglib2.0-0"
+
+
+def say(text: str, *, error: bool = False) -> None:
+    """Write a line to stdout, or to stderr; names that are not text are shown with escapes."""
+    typer.echo(text.encode(errors="backslashreplace").decode(), err=error)
+
+
+def complain(text: str) -> None:
+    """Write one line to stderr."""
+    say(f"facekit: {' '.join(text.split())}", error=True)
+
+
+def _fail(text: str) -> NoReturn:
+    complain(text)
+    raise typer.Exit(2)
+
+
+@contextmanager
+def progress(label: str) -> Iterator[Callable[[int, int], None]]:
+    """Give a function to call with what is done and what there is to do; a bar shows it on a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda _done, _total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(
+        *columns,
+        console=Console(stderr=True),
+        transient=True,
+        redirect_stdout=sys.stdout.isatty(),  # else results meant for a file would land on the terminal
+    ) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

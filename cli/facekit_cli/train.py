@@ -1,0 +1,61 @@
+"""`facekit train`: fit a network to labelled data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from facekit.errors import ConfigError
+from facekit_cli import console
+
+if TYPE_CHECKING:
+    from facekit.fitting import EpochRecord
+
+
+def train(
+    data: Annotated[list[str], typer.Option(metavar="PATH...", help="Labelled folders or files.")],
+    out: Annotated[str, typer.Option(metavar="DIR", help="Folder of checkpoints, history and weights.")],
+    more_data: Annotated[list[str] | None, typer.Argument(metavar="PATH", hidden=True)] = None,
+    config: Annotated[
+        str | None, typer.Option(metavar="F.toml", help="All settings; those left out keep their defaults.")
+    ] = None,
+    arch: Annotated[str, typer.Option(help="What is trained.")] = "shared",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where a run stopped.")] = False,
+    epochs: Annotated[int | None, typer.Option(min=1, help="In place of the configuration's.")] = None,
+    folds: Annotated[int, typer.Option(min=0, help="Predict every row by a network that never saw it.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="In place of the configuration's.")] = None,
+) -> None:
+    """Fit a network to labelled data; an option --data takes any number of paths."""
+    if arch not in ARCHITECTURES:
+        raise ConfigError(f"unknown architecture {arch!r}: expected {', '.join(ARCHITECTURES)}")
+    changes = {name: value for name, value in (("epochs", epochs), ("seed", seed)) if value is not None}
+    # A parser gives an option one value; what follows it before the next option comes as arguments.
+    paths = [*data, *(more_data or ())]
+    with console.progress("epochs") as tick:
+        for record in ARCHITECTURES[arch](config, changes, paths, out, resume, folds):
+            console.say(describe(record))
+            tick(record.epoch, record.epochs)
+
+
+def describe(record: EpochRecord) -> str:
+    """Tell an epoch's losses and figures in one line."""
+    row = record.row()
+    figures = [f"{name} {value:.4f}" for name, value in row.items() if name not in ("epoch", "seconds")]
+    return f"epoch {record.epoch}/{record.epochs}  {record.seconds:.1f} s  {'  '.join(figures)}"
+
+
+def _shared(
+    config: str | None, changes: dict[str, Any], data: list[str], out: str, resume: bool, folds: int
+) -> Iterator[EpochRecord]:
+    from facekit.training import TrainConfig, read_config, train
+
+    settings = read_config(config) if config else TrainConfig()
+    settings = replace(settings, fit=replace(settings.fit, **changes))
+    return train(settings, data, out, resume=resume, folds=folds)
+
+
+ARCHITECTURES = {"shared": _shared}
+"""What can be trained, by name."""

@@ -1,0 +1,68 @@
+"""Faces, 15 keypoints and calibrated expressions from pictures, offline, and a cross-check of both against labels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    "ConfigError": "facekit.errors",
+    "Dataset": "facekit.data.samples",
+    "DatasetError": "facekit.errors",
+    "DetectorError": "facekit.errors",
+    "EXPRESSIONS": "facekit.schema",
+    "Evaluation": "facekit.evaluation",
+    "Expression": "facekit.results",
+    "Face": "facekit.results",
+    "FaceAnalyzer": "facekit.analyzer",
+    "FacekitError": "facekit.errors",
+    "Faces": "facekit.results",
+    "ImageError": "facekit.errors",
+    "KEYPOINTS": "facekit.schema",
+    "Keypoints": "facekit.results",
+    "WeightsError": "facekit.errors",
+    "analyze": "facekit.analyzer",
+    "evaluate": "facekit.evaluation",
+    "load_dataset": "facekit.data.catalog",
+    "train": "facekit.training",
+}
+"""Public name to the module that holds it, imported when the name is first used: torch alone takes seconds."""
+
+__all__ = [*_EXPORTS]
+
+if TYPE_CHECKING:
+    from facekit.analyzer import FaceAnalyzer as FaceAnalyzer
+    from facekit.analyzer import analyze as analyze
+    from facekit.data.catalog import load_dataset as load_dataset
+    from facekit.data.samples import Dataset as Dataset
+    from facekit.errors import ConfigError as ConfigError
+    from facekit.errors import DatasetError as DatasetError
+    from facekit.errors import DetectorError as DetectorError
+    from facekit.errors import FacekitError as FacekitError
+    from facekit.errors import ImageError as ImageError
+    from facekit.errors import WeightsError as WeightsError
+    from facekit.evaluation import Evaluation as Evaluation
+    from facekit.evaluation import evaluate as evaluate
+    from facekit.results import Expression as Expression
+    from facekit.results import Face as Face
+    from facekit.results import Faces as Faces
+    from facekit.results import Keypoints as Keypoints
+    from facekit.schema import EXPRESSIONS as EXPRESSIONS
+    from facekit.schema import KEYPOINTS as KEYPOINTS
+    from facekit.training import train as train
+else:
+
+    def __getattr__(name):
+        """Import an export when it is first used."""
+        if name not in _EXPORTS:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from importlib import import_module
+
+        value = getattr(import_module(_EXPORTS[name]), name)
+        globals()[name] = value
+        return value
+
+    def __dir__():
+        """Name the exports beside what is loaded already."""
+        return sorted({*globals(), *_EXPORTS})

@@ -1,0 +1,31 @@
+"""Between the stages: the matrix that brings a face, by its keypoints, to the frame in which FER2013's faces stand."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from facekit import geometry
+from facekit.schema import ALIGNED_POINTS
+
+ALIGNED_SIZE = 48
+
+
+def align(points_image: NDArray[np.float32], frame: ArrayLike) -> NDArray[np.float64]:
+    """Fit each face to the frame by rotation, scale and shift.
+
+    Parameters
+    ----------
+    points_image : (N, 15, 2) float, image pixels, centres at integers
+    frame : (5, 2) float
+        Where schema.ALIGNED_POINTS stand in the 48x48 crop, pixels.
+
+    Returns
+    -------
+    (N, 2, 3) float64, image_from_aligned
+    """
+    seen = points_image[:, list(ALIGNED_POINTS)]
+    # Fitted in the frame and then inverted, so that errors are weighed alike for small faces and large ones.
+    return geometry.invert(
+        geometry.similarity(seen, np.broadcast_to(np.asarray(frame, np.float64), seen.shape))
+    )

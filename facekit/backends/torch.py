@@ -1,0 +1,167 @@
+"""PyTorch runs the arithmetic: on CPU with OpenCV's warp, on an accelerator with everything on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from facekit import geometry
+from facekit.errors import ConfigError
+from facekit.model import INPUT_SIZE, TASKS, Branch, Task
+from facekit.weights import Weights
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def choose_device(device: str = "auto") -> torch.device:
+    """Give the device of that name; "auto" takes CUDA, then Apple's MPS, then the CPU.
+
+    Raises
+    ------
+    ConfigError
+        Unknown, or not there.
+    """
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ConfigError(f"unknown device {device!r}: expected auto, cpu, cuda, cuda:N or mps") from error
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not available.get(chosen.type, False):
+        raise ConfigError(f"device {device!r} is not available here; see `facekit doctor`")
+    return chosen
+
+
+def choose_precision(precision: str, device: torch.device) -> torch.dtype:
+    """Give the number type; "auto" takes bfloat16 where the processor multiplies it natively, else float32.
+
+    Raises
+    ------
+    ConfigError
+        Unknown.
+    """
+    if precision != "auto":
+        if precision not in PRECISIONS:
+            raise ConfigError(f"unknown precision {precision!r}: expected auto, {', '.join(PRECISIONS)}")
+        return PRECISIONS[precision]
+    if device.type == "cpu":
+        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    else:
+        native = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    return torch.bfloat16 if native else torch.float32
+
+
+class TorchBackend:
+    """Both branches of a network on one device; threads may share it.
+
+    Parameters
+    ----------
+    weights : Weights
+    device : str
+        auto, cpu, cuda, cuda:N or mps.
+    precision : str
+        auto, fp32, bf16 or fp16.
+
+    Raises
+    ------
+    ConfigError
+        The device or precision is unknown or not there.
+    """
+
+    def __init__(self, weights: Weights, device: str = "auto", precision: str = "auto") -> None:
+        self.name, self.header = weights.name, weights.header
+        self.device = choose_device(device)
+        self.dtype = choose_precision(precision, self.device)
+        self._branches = {
+            task: Branch(weights.network, task).to(self.device, self.dtype, memory_format=torch.channels_last)
+            for task in TASKS
+            if task in weights.network.config.tasks
+        }
+
+    def warp(
+        self,
+        grays: Sequence[NDArray[np.uint8]],
+        picture_of_face: NDArray[np.int64],
+        image_from_crop: NDArray[np.float64],
+        size: int,
+    ) -> Tensor:
+        """Cut crops out of gray pictures.
+
+        Parameters
+        ----------
+        grays : sequence of (H, W) uint8
+        picture_of_face : (N,) int, which picture each crop is cut from
+        image_from_crop : (N, 2, 3) float64
+        size : int
+
+        Returns
+        -------
+        (N, 1, size, size) float32, 0..1, on the device
+        """
+        if self.device.type == "cpu":
+            cut = np.empty((len(picture_of_face), 1, size, size), np.uint8)
+            for face, picture in enumerate(picture_of_face):
+                cut[face, 0] = geometry.warp(grays[picture], image_from_crop[face], size)
+            return torch.from_numpy(cut).float().div_(255)
+        crops = torch.empty(len(picture_of_face), 1, size, size, device=self.device)
+        factors = np.array([geometry.samples_per_pixel(matrix) for matrix in image_from_crop])
+        for picture in np.unique(picture_of_face):
+            gray = torch.from_numpy(grays[picture]).to(self.device, non_blocking=True)
+            of_picture = picture_of_face == picture
+            for factor in np.unique(factors[of_picture]):
+                faces = np.flatnonzero(of_picture & (factors == factor))
+                crops[faces] = warp_on_device(gray, image_from_crop[faces], size, int(factor))
+        return crops
+
+    @torch.inference_mode()
+    def keypoints(self, crops: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Give points (N, 15, 2) and expected errors (N, 15), crop pixels, of 96x96 crops."""
+        points, sigma = self._branches["keypoints"](self._normalised(crops, "keypoints"))
+        sigma = sigma * self.header["sigma_factor"]
+        return points.float().cpu().numpy(), sigma.float().cpu().numpy()
+
+    @torch.inference_mode()
+    def expression(self, crops: Tensor, head: str) -> NDArray[np.float32]:
+        """Give a head's logits (N, C), as trained, of 48x48 crops."""
+        logits: Tensor = self._branches["expression"](self._normalised(crops, "expression"))[head]
+        return logits.float().cpu().numpy()
+
+    def _normalised(self, crops: Tensor, task: Task) -> Tensor:
+        expected = INPUT_SIZE[task]
+        if crops.shape[1:] != (1, expected, expected):
+            raise ValueError(f"crops of shape {tuple(crops.shape)}; expected (N, 1, {expected}, {expected})")
+        normalised = (crops - self.header["mean"]) / self.header["std"]
+        return normalised.to(self.dtype, memory_format=torch.channels_last)
+
+
+def warp_on_device(gray: Tensor, image_from_crop: NDArray[np.float64], size: int, factor: int = 1) -> Tensor:
+    """Cut crops out of one gray picture where it lies, by ``grid_sample``.
+
+    Parameters
+    ----------
+    gray : (H, W) uint8 tensor
+    image_from_crop : (N, 2, 3) float64
+    size : int
+    factor : int
+        Side of the grid of samples that a pixel averages, see geometry.samples_per_pixel.
+
+    Returns
+    -------
+    (N, 1, size, size) float32, 0..1
+    """
+    height, width = gray.shape
+    side, count = size * factor, len(image_from_crop)
+    theta = geometry.theta(geometry.refine(image_from_crop, factor), (width, height), (side, side))
+    matrices = torch.from_numpy(theta).to(gray.device, torch.float32)
+    grid = F.affine_grid(matrices, [count, 1, side, side], align_corners=False)
+    picture = (gray.float() / 255)[None, None].expand(count, -1, -1, -1)
+    fine = F.grid_sample(picture, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    return fine if factor == 1 else F.avg_pool2d(fine, factor)

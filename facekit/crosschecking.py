@@ -1,0 +1,400 @@
+"""Both models held against a dataset's labels: every prediction, the most suspect labels, and the faults."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facekit import metrics, plots, suspects
+from facekit.analyzer import DEFAULT_HEAD, FaceAnalyzer
+from facekit.data.catalog import load_dataset
+from facekit.data.faults import find_faults
+from facekit.data.fer2013 import join_ferplus
+from facekit.data.samples import Dataset
+from facekit.errors import DatasetError
+from facekit.evaluation import Evaluation, choose_samples, default_boxes, measure
+from facekit.journal import Journal
+from facekit.predictions import Boxes, Predictions, Predictor, Progress
+from facekit.schema import EXPRESSIONS, FERPLUS, MEAN_FACE
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+
+SUMMARY = "summary.json"
+UNDETECTED = "undetected"
+OTHER_LABEL = "label_outside_model"
+PRECISION_AT = (10, 25, 50, 100, 200)
+CLEAR_CLASSES = ("happy", "neutral", "surprise")
+"""Classes whose labels FER2013's taggers mostly agree on, so that a wrong one stands out."""
+
+NEAR = 0.05
+"""A point this near, in distances of the outer eye corners, counts as right for a confidence in keypoints."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Suspects:
+    """The M labels of a dataset, most suspect first, as columns.
+
+    Attributes
+    ----------
+    places : (M,) int64, the sample in the dataset
+    tasks : (M,) object, "expression" or "keypoints"
+    scores : (M,) float, 0..1, most suspect 1; see suspects.self_confidence and suspects.point_scores
+    confidence : (M,) float, 0..1, NaN where no face was found
+        The prediction's probability; for keypoints the mean probability, by sigma, that a point lies within
+        NEAR of its place.
+    flagged : (M,) bool
+    patterns : (M,) object of str
+        What gave the label away; UNDETECTED or OTHER_LABEL where it could not be scored, which scores 0.
+    """
+
+    places: NDArray[np.int64]
+    tasks: NDArray[Any]
+    scores: NDArray[np.float64]
+    confidence: NDArray[np.float64]
+    flagged: NDArray[np.bool_]
+    patterns: NDArray[Any]
+
+    def __len__(self) -> int:
+        """Give the number M of labels."""
+        return len(self.places)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """How well the suspect scores find the labels that independent taggers disagree with.
+
+    Attributes
+    ----------
+    n : int
+        Rows with a label and a reference; disagreement is a label that differs from the plurality of votes.
+    macro_within_class_auroc : float or None
+        Mean over the labelled classes of `per_class_auroc`.
+    per_class_auroc : dict of str to float or None
+    pooled_auroc : float or None
+        Over all rows; compare with `class_prior_auroc`.
+    class_prior_auroc : float or None
+        Pooled, if each label is scored by its class's rate of disagreement alone.
+    precision_at_k : dict
+        Class to its n, the base rate of disagreement, and the share of disagreement among the k most suspect.
+    """
+
+    n: int
+    macro_within_class_auroc: float | None
+    per_class_auroc: dict[str, float | None]
+    pooled_auroc: float | None
+    class_prior_auroc: float | None
+    precision_at_k: dict[str, dict[str, float | int | None]]
+
+
+@dataclass(frozen=True)
+class CrossCheck:
+    """What holding both models against a dataset found.
+
+    Attributes
+    ----------
+    evaluation : Evaluation
+    suspects : Suspects
+    faults : dict
+        Kind to n, rows and, for some kinds, more; see data.faults.
+    seen : (N,) bool or None
+        Samples whose pictures were in the weights' training data; None where the weights do not say.
+    reference : Reference or None
+    """
+
+    evaluation: Evaluation
+    suspects: Suspects
+    faults: dict[str, dict[str, Any]]
+    seen: NDArray[np.bool_] | None
+    reference: Reference | None
+
+    @property
+    def dataset(self) -> Dataset:
+        """The samples that could be read."""
+        return self.evaluation.dataset
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give the object of summary.json."""
+        return {
+            **self.evaluation.to_dict(),
+            "suspects": {"n": len(self.suspects), "flagged": int(self.suspects.flagged.sum())},
+            "faults": self.faults,
+            "seen_in_training": None if self.seen is None else int(self.seen.sum()),
+            "reference": None if self.reference is None else vars(self.reference),
+        }
+
+    def to_json(self) -> str:
+        """Give `to_dict` as JSON."""
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Give the rows of suspects.csv."""
+        dataset, predictions, errors = self.dataset, self.evaluation.predictions, self.evaluation.errors
+        found = self.suspects
+        for rank, place in enumerate(found.places):
+            row = {"rank": rank + 1, "index": int(dataset.rows[place]), "source": dataset.sources[place]}
+            row |= {"split": dataset.splits[place], "task": found.tasks[rank]}
+            detected = not np.isnan(predictions.box_scores[place])
+            if found.tasks[rank] == "expression":
+                assert dataset.labels is not None
+                predicted = EXPRESSIONS[int(predictions.scores[place].argmax())] if detected else None
+                row |= {"label": dataset.labels[place], "predicted": predicted}
+            else:
+                assert dataset.points is not None
+                count = int((~np.isnan(dataset.points[place, :, 0])).sum())
+                nme = f"nme {errors[place]:.4f}" if np.isfinite(errors[place]) else None
+                row |= {"label": f"{count} points", "predicted": nme}
+            confidence = found.confidence[rank]
+            row["score"] = round(float(found.scores[rank]), 6)
+            row["confidence"] = None if np.isnan(confidence) else round(float(confidence), 6)
+            row["pattern"] = found.patterns[rank]
+            yield row
+
+    def to_frame(self) -> DataFrame:
+        """Give the table of suspects.csv with a column `flagged`."""
+        from pandas import DataFrame
+
+        return DataFrame(list(self.rows())).assign(flagged=self.suspects.flagged)
+
+    def plot_confusion(self) -> Figure:
+        """See Evaluation."""
+        return self.evaluation.plot_confusion()
+
+    def plot_reliability(self) -> Figure:
+        """See Evaluation."""
+        return self.evaluation.plot_reliability()
+
+    def plot_ced(self) -> Figure:
+        """See Evaluation."""
+        return self.evaluation.plot_ced()
+
+    def plot_mean_face(self) -> Figure:
+        """Draw each keypoint's mean error, and its mean offset, on the mean face.
+
+        Raises
+        ------
+        DatasetError
+            There are no points.
+        """
+        return plots.mean_face(np.array(MEAN_FACE), *self.mean_face_errors())
+
+    def mean_face_errors(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Give each keypoint's mean error (15,) and mean offset (15, 2) from its label, on the mean face.
+
+        Raises
+        ------
+        DatasetError
+            There are no points.
+        """
+        dataset, predictions = self.dataset, self.evaluation.predictions
+        if dataset.points is None:
+            raise DatasetError(f"{self.evaluation.path}: has no keypoints, so there is nothing to draw")
+        found = metrics.detected(predictions.points)
+        errors, _ = suspects.face_frame_errors(
+            dataset.points[found], predictions.points[found], predictions.sigma[found]
+        )
+        known = ~np.isnan(errors)
+        count = np.where(known.any(0), known.sum(0), np.nan)
+        lengths = np.where(known[..., 0], np.linalg.norm(errors, axis=-1), 0).sum(0) / count[:, 0]
+        return lengths, -np.where(known, errors, 0).sum(0) / count
+
+
+def crosscheck(
+    dataset: Dataset | str | Path,
+    *,
+    out: str | Path | None = None,
+    reference: str | Path | None = None,
+    out_of_fold: str | Path | None = None,
+    weights: str = "default",
+    format: str = "auto",
+    split: str | None = None,
+    boxes: Boxes | None = None,
+    tta: bool = False,
+    limit: int | None = None,
+    head: str | None = None,
+    device: str = "auto",
+    detector: str = "auto",
+    seed: int = 0,
+    strict: bool = False,
+    analyzer: FaceAnalyzer | None = None,
+    progress: Progress | None = None,
+) -> CrossCheck:
+    """Run both models on every sample and find the labels that are probably wrong.
+
+    Parameters
+    ----------
+    dataset : Dataset or path
+    out : path, optional
+        Folder in which predictions.jsonl grows, and from which an interrupted run goes on; a finished run
+        there (one with a summary.json) is made anew. `report.write_report` writes everything else.
+    reference : path, optional
+        FER+'s ``fer2013new.csv``, against which the suspect scores are judged.
+    out_of_fold : path, optional
+        ``folds.npz`` of a training by folds: suspects are scored by these predictions where it has a row.
+    weights, format, split, boxes, tta, limit, head, device, detector, seed, strict, analyzer, progress
+        See evaluation.evaluate.
+
+    Returns
+    -------
+    CrossCheck
+
+    Raises
+    ------
+    DatasetError, WeightsError, DetectorError, ConfigError
+    """
+    if reference is not None:
+        samples = dataset if isinstance(dataset, Dataset) else load_dataset(dataset, format, strict=strict)
+        chosen = choose_samples(join_ferplus(samples, reference), split=split, limit=limit, seed=seed)
+    else:
+        chosen = choose_samples(dataset, format, split, limit, seed, strict)
+    analyzer = analyzer or FaceAnalyzer(device, detector, weights=weights)
+    predictor = Predictor(analyzer, boxes or default_boxes(chosen), head or DEFAULT_HEAD, tta)
+    predictions = _predict(chosen, predictor, None if out is None else Path(out), strict, progress)
+    path = str(dataset.path if isinstance(dataset, Dataset) else dataset)
+    evaluation = measure(chosen, predictions, predictor, path, split, seed)
+    found = _suspects(evaluation, out_of_fold)
+    return CrossCheck(
+        evaluation=evaluation,
+        suspects=found,
+        faults=find_faults(chosen),
+        seen=_seen(analyzer, evaluation.predictions),
+        reference=None if reference is None else _judge(evaluation, found),
+    )
+
+
+def _predict(
+    dataset: Dataset, predictor: Predictor, out: Path | None, strict: bool, progress: Progress | None
+) -> Predictions:
+    predictions = Predictions.empty(len(dataset))
+    if out is None:
+        predictor.fill(predictions, dataset, strict=strict, progress=progress)
+        return predictions
+    journal = Journal(out, dataset, predictor)
+    if (out / SUMMARY).exists():
+        (out / SUMMARY).unlink()
+        journal.path.unlink(missing_ok=True)
+    done = journal.read(predictions)
+    if done.any():
+        _log.info("%s: going on after %d of %d samples", journal.path, done.sum(), len(dataset))
+    with journal:
+        predictor.fill(predictions, dataset, ~done, strict=strict, progress=progress, keep=journal.write)
+    return predictions
+
+
+def _suspects(evaluation: Evaluation, out_of_fold: str | Path | None) -> Suspects:
+    parts = [_suspect_expressions(evaluation, out_of_fold), _suspect_points(evaluation)]
+    columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
+    order = np.argsort(-columns[2], kind="stable")
+    return Suspects(*(column[order] for column in columns))
+
+
+def _suspect_expressions(evaluation: Evaluation, out_of_fold: str | Path | None) -> tuple[NDArray[Any], ...]:
+    labels = evaluation.dataset.labels
+    places = (
+        np.array([], np.int64) if labels is None else np.flatnonzero([label is not None for label in labels])
+    )
+    truth = evaluation.truth[places]
+    probabilities = evaluation.predictions.scores[places]
+    if out_of_fold is not None:
+        probabilities = _replaced(probabilities, evaluation.dataset, places, Path(out_of_fold))
+    known = (truth >= 0) & metrics.detected(probabilities)
+    scores, flagged = np.zeros(len(places)), np.zeros(len(places), np.bool_)
+    scores[known] = suspects.self_confidence(truth[known], probabilities[known])
+    flagged[known] = suspects.confidently_other(truth[known], probabilities[known])
+    patterns = np.where(known, "", np.where(truth >= 0, UNDETECTED, OTHER_LABEL)).astype(object)
+    tasks = np.full(len(places), "expression", object)
+    return places, tasks, scores, probabilities.max(1, initial=0.0), flagged, patterns
+
+
+def _replaced(
+    probabilities: NDArray[np.float32], dataset: Dataset, places: NDArray[np.int64], file: Path
+) -> NDArray[np.float32]:
+    """Give probabilities with those of a file of out-of-fold predictions where it has a row."""
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            known = dict(zip(stored["keys"].tolist(), stored["probabilities"], strict=True))
+    except (OSError, ValueError, KeyError) as error:
+        raise DatasetError(f"{file}: expected the folds.npz of `facekit train --folds`: {error}") from error
+    rows = [known.get(f"{dataset.name}:{row}") for row in dataset.rows[places]]
+    if not any(row is not None for row in rows):
+        raise DatasetError(
+            f"{file}: holds no row of {dataset.name}; give the file of a training on this dataset"
+        )
+    return np.array([own if row is None else row for row, own in zip(rows, probabilities, strict=True)])
+
+
+def _suspect_points(evaluation: Evaluation) -> tuple[NDArray[Any], ...]:
+    dataset, predictions = evaluation.dataset, evaluation.predictions
+    labelled = np.full((len(dataset), 1), np.nan) if dataset.points is None else dataset.points[..., 0]
+    places = np.flatnonzero(~np.isnan(labelled).all(1))
+    scores, flagged = np.zeros(len(places)), np.zeros(len(places), np.bool_)
+    patterns = np.full(len(places), UNDETECTED, object)
+    known = metrics.detected(predictions.points[places])
+    found = places[known]
+    if dataset.points is not None and len(found):
+        scores[known], flagged[known], patterns[known] = suspects.point_scores(
+            dataset.points[found], predictions.points[found], predictions.sigma[found]
+        )
+    reach = metrics.eye_distances(predictions.points[places])[:, None] * NEAR
+    confidence = metrics.laplace_share(reach / predictions.sigma[places]).mean(1)
+    return places, np.full(len(places), "keypoints", object), scores, confidence, flagged, patterns
+
+
+def _seen(analyzer: FaceAnalyzer, predictions: Predictions) -> NDArray[np.bool_] | None:
+    from facekit.weights import seen_hashes
+
+    known = seen_hashes(analyzer.backend.name)
+    return None if known is None else np.isin(predictions.hashes, known)
+
+
+def _judge(evaluation: Evaluation, found: Suspects) -> Reference:
+    """Hold the suspect scores of expressions against the votes of independent taggers."""
+    scores = np.full(len(evaluation.dataset), np.nan)
+    expressions = found.tasks == "expression"
+    scores[found.places[expressions]] = found.scores[expressions]
+    truth, voted = evaluation.truth, voted_expressions(evaluation.dataset)
+    known = (truth >= 0) & (voted >= 0)
+    scores, truth, wrong = scores[known], truth[known], (truth != voted)[known]
+    of_class = {label: truth == c for c, label in enumerate(EXPRESSIONS)}
+    within = {label: metrics.auroc(scores[rows], wrong[rows]) for label, rows in of_class.items()}
+    defined = [value for value in within.values() if value is not None]
+    rates = np.array([wrong[rows].mean() if rows.any() else 0.0 for rows in of_class.values()])
+    clear = {label: of_class[label] for label in CLEAR_CLASSES}
+    return Reference(
+        n=int(known.sum()),
+        macro_within_class_auroc=float(np.mean(defined)) if defined else None,
+        per_class_auroc=within,
+        pooled_auroc=metrics.auroc(scores, wrong),
+        class_prior_auroc=metrics.auroc(rates[truth], wrong),
+        precision_at_k={
+            label: {
+                "n": int(rows.sum()),
+                "base_rate": float(wrong[rows].mean()) if rows.any() else None,
+                **{str(k): metrics.precision_at(scores[rows], wrong[rows], k) for k in PRECISION_AT},
+            }
+            for label, rows in clear.items()
+        },
+    )
+
+
+def voted_expressions(dataset: Dataset) -> NDArray[np.int64]:
+    """Give the plurality (N,) of FER+ votes as an index of schema.EXPRESSIONS.
+
+    Ties, and pluralities of contempt, of unknown and of not a face, give -1.
+    """
+    if dataset.votes is None:
+        return np.full(len(dataset), -1, np.int64)
+    index = [EXPRESSIONS.index(label) if label in EXPRESSIONS else -1 for label in FERPLUS]
+    top = dataset.votes.max(1)
+    tied = (dataset.votes == top[:, None]).sum(1) > 1
+    return np.where(tied, -1, np.array([*index, -1, -1])[dataset.votes.argmax(1)])

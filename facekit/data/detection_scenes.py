@@ -1,0 +1,224 @@
+"""Whole pictures with labelled faces, to train the detector: a folder read into tensors that lie on the device.
+
+The folder holds pictures, at any depth, and faces.csv with the columns image (path in the folder), x0, y0, x1,
+y1 (edges, pixels) and score (the labeller's, 0..1; 1 for a label that is certain). A picture without a line has
+no face.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from facekit import geometry
+from facekit.data.files import read_rows
+from facekit.data.holdout import held_out
+from facekit.errors import DatasetError
+from facekit.images import find_pictures, read_image
+
+FACES = "faces.csv"
+FACE, DOUBTFUL, NONE = 1, 2, 0
+"""Kinds of labels: a face; neither face nor background; no label (padding)."""
+CERTAIN = 0.6
+"""Labels with at least this score are faces; those below are doubtful."""
+SMALLEST = 8.0
+"""Faces with a shorter longer side are doubtful, pixels."""
+LEVELS = 6
+"""Sizes at which a picture is kept, each half of the one before, so that shrinking does not alias."""
+
+_PHOTO = re.compile(r"(.*\d)_\d{1,2}")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """A folder's labels, one entry a picture.
+
+    Attributes
+    ----------
+    folder : Path
+    names : tuple of str
+        Paths in the folder.
+    faces : tuple of (N, 5) float32
+        Edges x0, y0, x1, y1 and score.
+    """
+
+    folder: Path
+    names: tuple[str, ...]
+    faces: tuple[NDArray[np.float32], ...]
+
+    def select(self, which: NDArray[np.bool_]) -> Labels:
+        """Give the pictures that a mask names."""
+        places = np.flatnonzero(which)
+        return replace(
+            self, names=tuple(self.names[k] for k in places), faces=tuple(self.faces[k] for k in places)
+        )
+
+
+def read_labels(folder: Path) -> Labels:
+    """Read a folder's faces.csv and list its pictures.
+
+    Raises
+    ------
+    DatasetError
+        The file is missing or malformed, or names a picture that is not there.
+    """
+    names = tuple(path.relative_to(folder).as_posix() for path in find_pictures(folder))
+    place = {name: k for k, name in enumerate(names)}
+    faces: list[list[list[float]]] = [[] for _ in names]
+    columns = ("x0", "y0", "x1", "y1", "score")
+    for row, cells in read_rows(folder / FACES, ("image", *columns)):
+        if cells["image"] not in place:
+            raise DatasetError(f"{folder / FACES}, row {row}: no picture {cells['image']!r} in the folder")
+        try:
+            faces[place[cells["image"]]].append([float(cells[column]) for column in columns])
+        except (KeyError, ValueError) as error:
+            raise DatasetError(f"{folder / FACES}, row {row}: expected five numbers: {error}") from error
+    return Labels(folder, names, tuple(np.array(own, np.float32).reshape(-1, 5) for own in faces))
+
+
+def split_labels(labels: Labels, count_of: Mapping[str, int]) -> tuple[Labels, Labels]:
+    """Split by photo into training and held-out pictures.
+
+    Parameters
+    ----------
+    labels : Labels
+    count_of : mapping of subfolder to int
+        How many of its pictures are held out. Pictures of other subfolders that show the same photo
+        (``100032540_1``, ``100032540_2``) are left out of both parts.
+    """
+    folders = np.array([name.rpartition("/")[0] for name in labels.names])
+    stems = [Path(name).stem for name in labels.names]
+    photos = np.array([photo[1] if (photo := _PHOTO.fullmatch(stem)) else stem for stem in stems])
+    held = np.zeros(len(photos), np.bool_)
+    for folder, count in count_of.items():
+        inside = folders == folder
+        held[np.flatnonzero(inside)[held_out(list(photos[inside]), count)]] = True
+    return labels.select(~np.isin(photos, photos[held])), labels.select(held)
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """M pictures of any sizes, as one row of pixels in which each picture's levels follow one another.
+
+    Attributes
+    ----------
+    pixels : (P, 3) uint8
+    starts : (M, LEVELS) int64, a level's first pixel
+    sizes : (M, LEVELS, 2) int64, width and height of a level
+    boxes : (M, G, 4) float32, image edges, pixels of the first level
+    kinds : (M, G) uint8, FACE, DOUBTFUL or NONE
+    """
+
+    pixels: Tensor
+    starts: Tensor
+    sizes: Tensor
+    boxes: Tensor
+    kinds: Tensor
+
+    def __len__(self) -> int:
+        """Count the pictures."""
+        return len(self.starts)
+
+
+def load_scenes(labels: Labels, device: torch.device) -> Scenes:
+    """Read the pictures onto a device.
+
+    Raises
+    ------
+    ImageError
+        A picture cannot be read.
+    """
+    levels: list[NDArray[np.uint8]] = []
+    for name in labels.names:
+        levels += _pyramid(read_image(labels.folder / name))
+    counts = np.array([level.shape[0] * level.shape[1] for level in levels], np.int64)
+    starts = (np.cumsum(counts) - counts).reshape(-1, LEVELS)
+    sizes = np.array([[level.shape[1], level.shape[0]] for level in levels], np.int64)
+    boxes, kinds = _padded(labels.faces)
+    _log.info("%s: %d pictures, %d faces", labels.folder, len(labels.names), (kinds == FACE).sum())
+    return Scenes(
+        torch.from_numpy(np.concatenate([level.reshape(-1, 3) for level in levels])).to(device),
+        torch.from_numpy(starts).to(device),
+        torch.from_numpy(sizes.reshape(-1, LEVELS, 2)).to(device),
+        torch.from_numpy(boxes).to(device),
+        torch.from_numpy(kinds).to(device),
+    )
+
+
+def _pyramid(image: NDArray[np.uint8]) -> list[NDArray[np.uint8]]:
+    """Halve a picture by averaging 2x2 pixels; an odd last row or column is dropped."""
+    import cv2
+
+    levels = [image]
+    for _ in range(LEVELS - 1):
+        height, width = (max(1, side // 2) for side in levels[-1].shape[:2])
+        even = levels[-1][: max(1, height * 2), : max(1, width * 2)]
+        small = cv2.resize(even, (width, height), interpolation=cv2.INTER_AREA)
+        levels.append(np.asarray(small, np.uint8))
+    return levels
+
+
+def _padded(faces: Sequence[NDArray[np.float32]]) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    most = max((len(own) for own in faces), default=0)
+    boxes = np.zeros((len(faces), max(most, 1), 4), np.float32)
+    kinds = np.full(boxes.shape[:2], NONE, np.uint8)
+    for place, own in enumerate(faces):
+        boxes[place, : len(own)] = own[:, :4]
+        extent = (own[:, 2:4] - own[:, :2]).max(1, initial=0)
+        kinds[place, : len(own)] = np.where((own[:, 4] >= CERTAIN) & (extent >= SMALLEST), FACE, DOUBTFUL)
+    return boxes, kinds
+
+
+def sample_scenes(
+    scenes: Scenes, picture: Tensor, picture_from_view: Tensor, size: int, sharpness: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Look at pictures through affine matrices, bilinearly, from the level whose pixels are about as large.
+
+    Parameters
+    ----------
+    scenes : Scenes
+    picture : (B,) int64
+    picture_from_view : (B, 2, 3) float32, pixels of the first level from pixels of the view
+    size : int
+        Width and height of the views, pixels.
+    sharpness : (B,) float32
+        0.5 takes the level that is nearest in size; lower ones take a finer level, higher ones a coarser.
+
+    Returns
+    -------
+    views : (B, 3, size, size) float32, 0..255; 0 outside the picture
+    inside : (B, size, size) bool, which pixels show the picture
+    """
+    device = scenes.pixels.device
+    shrink = geometry.scale_of(picture_from_view).log2()
+    level = (shrink + sharpness).floor().clamp(0, LEVELS - 1).long()
+    identity = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], device=device)
+    picture_from_level = torch.stack([geometry.refine(identity, 0.5**k) for k in range(LEVELS)])
+    level_from_view = geometry.compose(geometry.invert(picture_from_level)[level], picture_from_view)
+    place = torch.arange(size, device=device, dtype=torch.float32)
+    y, x = torch.meshgrid(place, place, indexing="ij")
+    points = geometry.apply(level_from_view, torch.stack([x, y], -1).flatten(0, 1))  # (B, S * S, 2)
+    sides = scenes.sizes[picture, level][:, None]  # (B, 1, 2)
+    inside = ((points > -0.5) & (points < sides - 0.5)).all(-1)
+    points = torch.minimum(points.clamp(min=0), (sides - 1).float())
+    low = points.floor()
+    share = points - low
+    first = low.long()
+    last = torch.minimum(first + 1, sides - 1)
+    start, width = scenes.starts[picture, level][:, None], sides[..., 0]
+    seen = torch.zeros(*points.shape[:2], 3, device=device)
+    for row, down in ((first, 1 - share[..., 1]), (last, share[..., 1])):
+        for column, across in ((first, 1 - share[..., 0]), (last, share[..., 0])):
+            index = start + row[..., 1] * width + column[..., 0]
+            seen += scenes.pixels[index] * (down * across)[..., None]
+    seen *= inside[..., None]
+    return seen.mT.reshape(-1, 3, size, size), inside.reshape(-1, size, size)

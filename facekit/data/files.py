@@ -1,0 +1,211 @@
+"""What readers share: listing pictures, reading label files, and gathering rows into a Dataset."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facekit.data.samples import Dataset, Skipped, known_split
+from facekit.errors import DatasetError
+from facekit.images import SUFFIXES as PICTURES
+from facekit.images import read_image
+
+NO_POINTS = np.full((15, 2), np.nan, np.float32)
+"""A face of which no point is labelled."""
+
+
+def walk(folder: Path, suffixes: Iterable[str] = PICTURES) -> Iterator[str]:
+    """Give the files below a folder as relative paths with "/", sorted level by level; hidden ones left out."""
+    suffixes = tuple(suffixes)
+    with os.scandir(folder) as found:
+        entries = sorted((e for e in found if not e.name.startswith(".")), key=lambda entry: entry.name)
+    for entry in entries:
+        if entry.is_dir():
+            for below in walk(Path(entry.path), suffixes):
+                yield f"{entry.name}/{below}"
+        elif entry.name.lower().endswith(suffixes):
+            yield entry.name
+
+
+def folders(folder: Path) -> list[Path]:
+    """Give the folders directly below a folder, sorted, hidden ones left out."""
+    with os.scandir(folder) as found:
+        return sorted(Path(e.path) for e in found if e.is_dir() and not e.name.startswith("."))
+
+
+def same_named(folder: Path, *names: str) -> Path | None:
+    """Give the first of the names that exists in a folder."""
+    return next((folder / name for name in names if (folder / name).is_file()), None)
+
+
+def read_header(path: Path) -> tuple[str, ...]:
+    """Give the column names of a CSV file, stripped and in lower case; none if it is no such file."""
+    if not path.is_file() or path.suffix.lower() != ".csv":
+        return ()
+    with path.open("rb") as file:
+        line = file.readline(1 << 20)
+    return header_names(line)
+
+
+def header_names(line: bytes) -> tuple[str, ...]:
+    """Split a CSV file's first line into column names, stripped and in lower case."""
+    text = line.decode("utf-8-sig", "replace")
+    return tuple(name.strip().lower() for name in next(csv.reader([text]), []))
+
+
+def read_rows(path: Path, needed: Sequence[str] = ()) -> Iterator[tuple[int, dict[str, str]]]:
+    """Read a CSV file row by row.
+
+    Parameters
+    ----------
+    path : Path
+    needed : sequence of str
+        Columns that must be there, in lower case.
+
+    Yields
+    ------
+    row : int
+        0-based data row.
+    cells : dict of lower-case column name to stripped text
+        Columns that the row is too short for are absent.
+
+    Raises
+    ------
+    DatasetError
+        The file is empty or lacks a column.
+    """
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        lines = csv.reader(file)
+        header = [name.strip().lower() for name in next(lines, [])]
+        require_columns(path, header, needed)
+        row = -1
+        for line in lines:
+            if line:
+                row += 1
+                yield row, {name: cell.strip() for name, cell in zip(header, line, strict=False)}
+    if row < 0:
+        raise DatasetError(f"{path}: no rows below the header; is the file complete?")
+
+
+def require_columns(path: Path, header: Sequence[str], needed: Sequence[str]) -> None:
+    """Raise DatasetError if a file's header is empty or lacks one of the needed columns."""
+    if not any(header):
+        raise DatasetError(f"{path}: the file is empty; expected a header with {', '.join(needed)}")
+    missing = [name for name in needed if name not in header]
+    if missing:
+        raise DatasetError(
+            f"{path}: missing column{'s' * (len(missing) > 1)} {', '.join(missing)}; "
+            f"the header has {', '.join(header[:12])}"
+        )
+
+
+def strings(values: Iterable[str | None]) -> NDArray[Any]:
+    """Give an object array (N,) of texts and None."""
+    return np.array(list(values), dtype=object).reshape(-1)
+
+
+def person_of(stem: str) -> str | None:
+    """Give the person in a name such as "Abdoulaye_Wade_0002": the words before the number, if there are any."""
+    person, _, number = stem.rpartition("_")
+    return person if number.isdigit() and any(letter.isalpha() for letter in person) else None
+
+
+def split_of(name: str) -> str | None:
+    """Give the split that a folder of a path such as "images/validation/happy/1.jpg" names, or None."""
+    return next((split for folder in name.split("/")[:-1] if (split := known_split(folder))), None)
+
+
+def load_file(root: Path, sources: NDArray[Any], place: int) -> NDArray[np.uint8]:
+    """Read the picture of a sample from its file.
+
+    Raises
+    ------
+    ImageError
+    """
+    return read_image(root / sources[place])
+
+
+def sampled_sizes(root: Path, sources: NDArray[Any], count: int = 64) -> NDArray[np.int64]:
+    """Give the sizes (n, 2) of a few pictures, evenly spread: width and height, pixels.
+
+    Only their headers are read; unreadable ones are left out, as loading them will say why.
+    """
+    from PIL import Image
+
+    faults = (OSError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning)
+    sizes = []
+    for source in sources[:: max(1, len(sources) // count)]:
+        try:
+            with Image.open(root / source) as picture:
+                sizes.append(picture.size)
+        except faults:
+            continue
+    return np.array(sizes, np.int64).reshape(-1, 2)
+
+
+def _known(rows: Sequence[Any]) -> NDArray[np.float32] | None:
+    column = np.array(rows, np.float32)
+    return None if np.isnan(column).all() else column
+
+
+@dataclass
+class Collector:
+    """Gathers rows one by one and gives them as a Dataset whose pictures are files below `root`."""
+
+    root: Path
+
+    def __post_init__(self) -> None:
+        self._rows: list[tuple[int, str, str | None, str | None, str | None]] = []
+        self._points: list[NDArray[np.float32]] = []
+        self._boxes: list[Sequence[float] | NDArray[np.float32]] = []
+        self._skipped: list[Skipped] = []
+
+    def add(
+        self,
+        row: int,
+        source: str,
+        *,
+        split: str | None = None,
+        label: str | None = None,
+        group: str | None = None,
+        points: NDArray[np.float32] | None = None,
+        box: Sequence[float] | NDArray[np.float32] | None = None,
+    ) -> None:
+        """Add a sample; a dataset's rows have all of label, points and box or none of them."""
+        self._rows.append((row, source, split, label, group))
+        if points is not None:
+            self._points.append(points)
+        if box is not None:
+            self._boxes.append(box)
+
+    def skip(self, row: int, source: str, reason: str) -> None:
+        """Leave a row out."""
+        self._skipped.append(Skipped(row, source, reason))
+
+    def dataset(self, name: str, format: str, path: Path, *, whole_pictures: bool = False) -> Dataset:
+        """Give what was gathered."""
+        rows, sources, splits, labels, groups = zip(*self._rows, strict=True) if self._rows else ((),) * 5
+        files = strings(sources)
+        return Dataset(
+            name=name,
+            format=format,
+            path=path,
+            load=partial(load_file, self.root, files),
+            rows=np.array(rows, np.int64),
+            sources=files,
+            splits=strings(splits),
+            labels=None if all(label is None for label in labels) else strings(labels),
+            points=_known(self._points),
+            boxes=_known(self._boxes),
+            groups=strings(groups),
+            whole_pictures=whole_pictures,
+            skipped=tuple(self._skipped),
+        )

@@ -1,0 +1,287 @@
+"""CSV files that hold a picture in each row as numbers, parsed in bulk and cached as memory-mapped arrays."""
+
+from __future__ import annotations
+
+import gzip
+import logging
+import lzma
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facekit.data.cache import cache_folder, digest_of, publish, state_of
+from facekit.data.files import header_names, require_columns
+from facekit.data.samples import Skipped
+from facekit.errors import DatasetError
+
+SUFFIXES = (".csv", ".csv.xz", ".csv.gz", ".csv.zip", ".zip")
+
+_BLOCK = 4 << 20
+"""Bytes parsed at a time: a few arrays of this length stay in the processor's cache."""
+
+_FORM = 1
+"""Raised when the parser or the form of the stored arrays changes, so that older ones are not used."""
+
+_BROKEN = (EOFError, lzma.LZMAError, zlib.error, zipfile.BadZipFile, gzip.BadGzipFile)
+
+_IN_PIXELS = np.zeros(256, np.bool_)
+_IN_PIXELS[list(b'0123456789 \t\r"')] = True
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PixelTable:
+    """The rows of a CSV file with pictures.
+
+    Attributes
+    ----------
+    pixels : (N, P) uint8
+        Pictures of the readable rows.
+    rows : (N,) int64
+        Their 0-based data rows.
+    columns : mapping of lower-case name to (M,) str
+        The other columns of all M data rows; "" where a row has not as many fields as the header.
+    skipped : tuple of Skipped
+        The other M - N rows.
+    """
+
+    pixels: NDArray[np.uint8]
+    rows: NDArray[np.int64]
+    columns: dict[str, NDArray[np.str_]]
+    skipped: tuple[Skipped, ...]
+
+
+def table_header(path: Path) -> tuple[str, ...]:
+    """Give the lower-case column names of a plain or compressed CSV file; none if it is no such file.
+
+    Raises
+    ------
+    DatasetError
+        The file is compressed and broken.
+    """
+    if not path.name.lower().endswith(SUFFIXES) or not path.is_file():
+        return ()
+    with _opened(path) as file:
+        return header_names(file.readline(1 << 20))
+
+
+def read_pixel_table(path: Path, pixel_column: str, pixels: int, needed: Sequence[str] = ()) -> PixelTable:
+    """Read a CSV file with a picture in each row; a second time it comes from the cache.
+
+    Parameters
+    ----------
+    path : Path
+        A .csv file, plain or inside .xz, .gz or .zip.
+    pixel_column : str
+        Lower-case name of the column that holds a picture as numbers between spaces.
+    pixels : int
+        Numbers a picture.
+    needed : sequence of str
+        Other columns that must be there.
+
+    Raises
+    ------
+    DatasetError
+        The file lacks a column, has no rows, or cannot be unpacked.
+    """
+    before = state_of(path)
+    stem = cache_folder() / "pixels" / f"{digest_of(path)}-{pixel_column}-{pixels}-{_FORM}"
+    table = _stored(stem)
+    if table is None:
+        table = _parse(path, pixel_column, pixels)
+        if len(table.rows) and state_of(path) == before:
+            table = _store(stem, table)
+    require_columns(path, [pixel_column, *table.columns], needed)
+    return table
+
+
+def load_picture(
+    pixels: NDArray[np.uint8], side: int, places: NDArray[np.int64], place: int
+) -> NDArray[np.uint8]:
+    """Copy a picture (side, side) out of a table's pixels, of whose rows `places` are a dataset's samples."""
+    return np.array(pixels[places[place]]).reshape(side, side)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    try:
+        match path.suffix.lower():
+            case ".xz":
+                with lzma.open(path) as file:
+                    yield cast(IO[bytes], file)
+            case ".gz":
+                with gzip.open(path) as file:
+                    yield cast(IO[bytes], file)
+            case ".zip":
+                with zipfile.ZipFile(path) as archive:
+                    names = sorted(name for name in archive.namelist() if name.lower().endswith(".csv"))
+                    if not names:
+                        raise DatasetError(f"{path}: the archive holds no .csv file")
+                    with archive.open(names[0]) as file:
+                        yield file
+            case _:
+                with path.open("rb") as file:
+                    yield file
+    except _BROKEN as error:
+        raise DatasetError(f"{path}: cannot be unpacked: {error}; is the file complete?") from error
+
+
+def _blocks(file: IO[bytes]) -> Iterator[bytes]:
+    """Cut a file into blocks of whole lines; the last line gets its end where that is missing."""
+    rest = b""
+    while chunk := file.read(_BLOCK):
+        end = chunk.rfind(b"\n") + 1
+        if end:
+            yield rest + chunk[:end]
+            rest = b""
+        rest += chunk[end:]
+    if rest:
+        yield rest + b"\n"
+
+
+@dataclass
+class _Rows:
+    """What a block of lines holds; see PixelTable. `faults` are the reasons of lines that are no pictures."""
+
+    pixels: NDArray[np.uint8]
+    rows: NDArray[np.int64]
+    texts: list[list[str]] = field(default_factory=list)
+    faults: dict[int, str] = field(default_factory=dict)
+
+
+def _parse(path: Path, pixel_column: str, pixels: int) -> PixelTable:
+    parts, count, end = [_Rows(np.empty((0, pixels), np.uint8), np.empty(0, np.int64))], 0, []
+    with _opened(path) as file:
+        header = header_names(file.readline())
+        require_columns(path, header, [pixel_column])
+        place = header.index(pixel_column)
+        try:
+            for block in _blocks(file):
+                part = _parse_block(block, len(header), place, pixels)
+                parts.append(part)
+                part.rows += count
+                part.faults = {row + count: reason for row, reason in part.faults.items()}
+                count += len(part.rows) + len(part.faults)
+        except _BROKEN as error:
+            _log.warning("%s: breaks off after row %d: %s", path, count - 1, error)
+            end = [Skipped(count, path.name, f"the file breaks off: {error}")]
+    if not count:
+        raise DatasetError(f"{path}: no rows below the header; is the file complete?")
+    others = [name for name in header if name != pixel_column]
+    return PixelTable(
+        np.concatenate([part.pixels for part in parts]),
+        np.concatenate([part.rows for part in parts]),
+        {
+            name: np.array([text for part in parts[1:] for text in part.texts[column]], np.str_)
+            for column, name in enumerate(others)
+        },
+        (
+            *(Skipped(row, f"{path.name}:{row}", why) for part in parts for row, why in part.faults.items()),
+            *end,
+        ),
+    )
+
+
+def _parse_block(block: bytes, fields: int, pixel_field: int, pixels: int) -> _Rows:
+    """Parse whole lines; rows are counted from the block's first line, blank lines left out."""
+    data = np.frombuffer(block, np.uint8)
+    starts, stops = _lines(data)
+    commas = np.flatnonzero(data == ord(","))
+    first = np.searchsorted(commas, starts)
+    found = np.searchsorted(commas, stops) - first + 1
+    whole = np.flatnonzero(found == fields)
+    edges = np.empty((len(whole), fields + 1), np.int64)
+    edges[:, 0], edges[:, -1] = starts[whole] - 1, stops[whole]
+    edges[:, 1:-1] = commas[first[whole, None] + np.arange(fields - 1)]
+    texts = [[""] * len(starts) for _ in range(fields)]
+    for row, bounds in zip(whole.tolist(), edges.tolist(), strict=True):
+        for column, text in enumerate(texts):
+            if column != pixel_field:
+                cell = block[bounds[column] + 1 : bounds[column + 1]]
+                text[row] = cell.decode("utf-8", "replace").strip(' \t\r"')
+    del texts[pixel_field]
+
+    left, right = edges[:, pixel_field] + 1, edges[:, pixel_field + 1]
+    numbers, places = _numbers(data)
+    begin, end = np.searchsorted(places, left), np.searchsorted(places, right)
+    strange = np.flatnonzero(~_IN_PIXELS[data])
+    good = (np.searchsorted(strange, left) == np.searchsorted(strange, right)) & (end - begin == pixels)
+    pictures = np.empty((len(whole), pixels), np.uint8)
+    for place in np.flatnonzero(good):
+        values = numbers[begin[place] : end[place]]
+        good[place] = values.max() <= 255
+        pictures[place] = values
+    faults = {int(row): f"expected {fields} fields, got {found[row]}" for row in np.flatnonzero(found != fields)}
+    for place in np.flatnonzero(~good):
+        text = block[left[place] : right[place]].decode("utf-8", "replace")
+        faults[int(whole[place])] = _why_not(text, pixels)
+    return _Rows(pictures[good], whole[good], texts, dict(sorted(faults.items())))
+
+
+def _lines(data: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Give where the lines of a text that are not blank start and stop."""
+    stops = np.flatnonzero(data == ord("\n"))
+    starts = np.concatenate([[0], stops[:-1] + 1])
+    filled = (stops - starts > 1) | ((stops > starts) & (data[starts] != ord("\r")))
+    return starts[filled], stops[filled]
+
+
+def _numbers(data: NDArray[np.uint8]) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
+    """Read every run of digits: its value, or 999 if it has more than three, and the place of its last digit."""
+    digits = np.full(len(data) + 3, 255, np.uint8)
+    np.subtract(data, np.uint8(ord("0")), out=digits[3:])
+    inside = digits < 10
+    digits[~inside] = 0
+    places = np.flatnonzero(inside[3:-1] & ~inside[4:])
+    ones, tens, hundreds, more = (places + step for step in (3, 2, 1, 0))
+    numbers = digits[ones].astype(np.uint16)
+    numbers += np.uint16(10) * digits[tens]
+    # the digit two places back belongs to this run only if there is one between
+    numbers += np.uint16(100) * (digits[hundreds] * inside[tens])
+    numbers[inside[tens] & inside[hundreds] & inside[more]] = 999
+    return numbers, places
+
+
+def _why_not(text: str, pixels: int) -> str:
+    words = text.replace('"', " ").split()
+    if len(words) != pixels:
+        return f"expected {pixels} pixels, got {len(words)}"
+    for place, word in enumerate(words):
+        if not (word.isascii() and word.isdigit() and len(word) <= 3 and int(word) <= 255):
+            return f"pixel {place} is {word[:20]!r}; expected a whole number from 0 to 255"
+    return "the pixels are not numbers between spaces"
+
+
+def _store(stem: Path, table: PixelTable) -> PixelTable:
+    """Put a table into the cache and give it memory-mapped, or as it is where the cache cannot be written."""
+    arrays: dict[str, Any] = {f"column:{name}": column for name, column in table.columns.items()}
+    skipped = [[str(fault.row), fault.source, fault.reason] for fault in table.skipped]
+    arrays |= {"rows": table.rows, "skipped": np.array(skipped, np.str_).reshape(-1, 3)}
+    publish(stem.with_suffix(".npy"), lambda file: np.save(file, table.pixels))
+    publish(stem.with_suffix(".npz"), lambda file: np.savez(file, **arrays))
+    return _stored(stem) or table
+
+
+def _stored(stem: Path) -> PixelTable | None:
+    """Give a table from the cache, or None where it is not there or not whole."""
+    pixels_file, rows_file = stem.with_suffix(".npy"), stem.with_suffix(".npz")
+    if not (pixels_file.is_file() and rows_file.is_file()):
+        return None
+    try:
+        pixels = np.load(pixels_file, mmap_mode="r", allow_pickle=False)
+        with np.load(rows_file, allow_pickle=False) as stored:
+            arrays = dict(stored)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        _log.warning("%s: broken, so the CSV file is parsed again: %s", pixels_file, error)
+        return None
+    columns = {name.partition(":")[2]: column for name, column in arrays.items() if ":" in name}
+    faults = (Skipped(int(row), source, reason) for row, source, reason in arrays["skipped"].tolist())
+    return PixelTable(pixels, arrays["rows"], columns, tuple(faults))

@@ -1,0 +1,248 @@
+"""Training samples as uint8 tensors that lie on the device: canvases around each crop, with their targets."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from itertools import islice
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from facekit import geometry
+from facekit.data.label_boxes import label_boxes
+from facekit.data.samples import Dataset, Skipped
+from facekit.errors import ImageError
+from facekit.images import to_gray
+from facekit.schema import EXPRESSIONS, FERPLUS
+
+KEYPOINT_CANVAS = 160
+EXPRESSION_CANVAS = 64
+READ_AHEAD = 64
+
+_log = logging.getLogger(__name__)
+_T = TypeVar("_T", bound="KeypointSamples | ExpressionSamples")
+
+
+@dataclass(frozen=True)
+class KeypointSamples:
+    """Faces with points.
+
+    Attributes
+    ----------
+    canvases : (N, 1, 160, 160) uint8, stage 1's 96x96 crop in the middle
+    points_canvas : (N, 15, 2) float32, canvas pixels, NaN where missing
+    draws : (N,) float32, how often a sample is drawn, relative to the others
+    """
+
+    canvases: Tensor
+    points_canvas: Tensor
+    draws: Tensor
+
+    def __len__(self) -> int:
+        return len(self.canvases)
+
+
+@dataclass(frozen=True)
+class ExpressionSamples:
+    """Faces with expressions.
+
+    Attributes
+    ----------
+    canvases : (N, 1, 64, 64) uint8, the aligned 48x48 crop in the middle
+    labels : (N,) int64, of schema.EXPRESSIONS; -1 for a label that is not one of them
+    draws : (N,) float32, how often a sample is drawn an epoch
+    targets : (N, sum of C) float32, each head's target distribution, heads side by side
+    weights : (N, heads) float32, 0 where the sample says nothing to the head
+    """
+
+    canvases: Tensor
+    labels: Tensor
+    draws: Tensor
+    targets: Tensor
+    weights: Tensor
+
+    def __len__(self) -> int:
+        return len(self.canvases)
+
+
+def to_device(samples: _T, device: torch.device) -> _T:
+    """Move samples to a device."""
+    return type(samples)(*(getattr(samples, field.name).to(device) for field in fields(samples)))
+
+
+def take(samples: _T, which: NDArray[Any]) -> _T:
+    """Give the samples that a mask (N,) of bool or an array of places names."""
+    index = torch.from_numpy(np.asarray(which))
+    return type(samples)(*(getattr(samples, field.name)[index] for field in fields(samples)))
+
+
+def join(parts: Sequence[_T]) -> _T:
+    """Put samples one after the other."""
+    first = parts[0]
+    columns = ([getattr(part, field.name) for part in parts] for field in fields(first))
+    return type(first)(*(torch.cat(column) for column in columns))
+
+
+def read_pictures(dataset: Dataset, skipped: list[Skipped]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """Read a dataset's pictures in order, a few ahead; unreadable ones are added to `skipped`.
+
+    Yields
+    ------
+    place : int
+    gray : (H, W) uint8
+    """
+
+    def read(place: int) -> NDArray[np.uint8] | ImageError:
+        try:
+            return to_gray(dataset.load(place))
+        except ImageError as error:
+            return error
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        places = iter(range(len(dataset)))
+        waiting = [(place, pool.submit(read, place)) for place in islice(places, READ_AHEAD)]
+        while waiting:
+            place, future = waiting.pop(0)
+            waiting.extend((later, pool.submit(read, later)) for later in islice(places, 1))
+            picture = future.result()
+            if isinstance(picture, ImageError):
+                skipped.append(Skipped(int(dataset.rows[place]), str(dataset.sources[place]), str(picture)))
+            else:
+                yield place, picture
+
+
+def keypoint_samples(
+    dataset: Dataset, crop_factor: float, draw: float, skipped: list[Skipped]
+) -> KeypointSamples:
+    """Cut stage 1's canvases around labelled faces.
+
+    Parameters
+    ----------
+    dataset : Dataset with points
+    crop_factor : float
+        Side of stage 1's crop over the side of the square around the 15 points.
+    draw : float
+        How often each sample is drawn, relative to other sets' samples.
+    skipped : list
+        Grows by the unreadable pictures.
+    """
+    assert dataset.points is not None
+    boxes = geometry.square(label_boxes(dataset.points), crop_factor * KEYPOINT_CANVAS / 96)
+    image_from_canvas = geometry.crop(boxes.astype(np.float64), KEYPOINT_CANVAS)
+    points = geometry.apply(geometry.invert(image_from_canvas), dataset.points)
+    usable = np.isfinite(boxes).all(1)
+    canvases = np.empty((len(dataset), 1, KEYPOINT_CANVAS, KEYPOINT_CANVAS), np.uint8)
+    kept = []
+    for place, gray in read_pictures(dataset, skipped):
+        if usable[place]:
+            canvases[place, 0] = geometry.warp(gray, image_from_canvas[place], KEYPOINT_CANVAS)
+            kept.append(place)
+    _log.info("%s: %d faces with points", dataset.name, len(kept))
+    return KeypointSamples(
+        torch.from_numpy(canvases[kept]),
+        torch.from_numpy(points[kept].astype(np.float32)),
+        torch.full((len(kept),), draw),
+    )
+
+
+Aligner = Callable[[Sequence[NDArray[np.uint8]]], NDArray[np.float64]]
+"""Gives image_from_aligned (B, 2, 3) of gray pictures (H, W), NaN where no face was found."""
+
+
+def expression_canvases(
+    dataset: Dataset, aligner: Aligner, skipped: list[Skipped], batch: int = 256
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Cut stage 2's canvases: FER2013's own pixels as they are, every other picture by the aligner.
+
+    Returns
+    -------
+    canvases : (M, 64, 64) uint8
+    places : (M,) int64, the dataset's samples that they show
+    """
+    margin = (EXPRESSION_CANVAS - 48) // 2
+    canvases, places = [], []
+    pictures = read_pictures(dataset, skipped)
+    while chunk := list(islice(pictures, batch)):
+        grays = [gray for _, gray in chunk]
+        if dataset.fer2013_frame:
+            canvases += [np.pad(gray, margin, mode="edge") for gray in grays]
+            places += [place for place, _ in chunk]
+            continue
+        for (place, gray), matrix in zip(chunk, aligner(grays), strict=True):
+            if np.isnan(matrix).any():
+                reason = "no face was found"
+                skipped.append(Skipped(int(dataset.rows[place]), str(dataset.sources[place]), reason))
+                continue
+            inner = np.array([[1.0, 0.0, -margin], [0.0, 1.0, -margin]])
+            canvases.append(geometry.warp(gray, geometry.compose(matrix, inner), EXPRESSION_CANVAS))
+            places.append(place)
+    return np.stack(canvases), np.array(places, np.int64)
+
+
+def expression_samples(
+    canvases: NDArray[np.uint8],
+    dataset: Dataset,
+    heads: Mapping[str, tuple[str, ...]],
+    own_head: str | None,
+    default_weight: float,
+    draw: float,
+) -> ExpressionSamples:
+    """Put targets beside canvases.
+
+    The default head (FER2013's seven classes) learns from every set by `default_weight`; a set's own head learns from
+    that set alone; the FER+ head learns the taggers' votes.
+
+    Parameters
+    ----------
+    canvases : (N, 64, 64) uint8
+    dataset : Dataset of the N samples, with labels
+    heads : mapping of head to classes
+    own_head : str or None
+        The head of this set's own label convention.
+    default_weight : float
+        Weight of this set's labels for the default head.
+    draw : float
+        How often each sample is drawn an epoch.
+    """
+    assert dataset.labels is not None
+    targets, weights = [], []
+    for head, classes in heads.items():
+        if head == "ferplus":
+            target, weight = _votes(dataset)
+        else:
+            default = head == next(iter(heads))
+            importance = default_weight if default else float(head == own_head)
+            target, weight = _one_hot(dataset.labels, classes, importance)
+        targets.append(target)
+        weights.append(weight)
+    labels = np.array([EXPRESSIONS.index(label) if label in EXPRESSIONS else -1 for label in dataset.labels])
+    return ExpressionSamples(
+        torch.from_numpy(canvases)[:, None],
+        torch.from_numpy(labels),
+        torch.full((len(labels),), draw),
+        torch.from_numpy(np.concatenate(targets, 1).astype(np.float32)),
+        torch.from_numpy(np.stack(weights, 1).astype(np.float32)),
+    )
+
+
+def _one_hot(
+    labels: NDArray[Any], classes: tuple[str, ...], weight: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    target = np.array([[label == name for name in classes] for label in labels], np.float32)
+    return target, target.sum(1) * np.float32(weight)
+
+
+def _votes(dataset: Dataset) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    if dataset.votes is None:
+        nothing = np.zeros((len(dataset), len(FERPLUS)), np.float32)
+        return nothing, nothing[:, 0]
+    votes = dataset.votes[:, : len(FERPLUS)].astype(np.float32)
+    total = votes.sum(1, keepdims=True)
+    return votes / np.maximum(total, 1), (total[:, 0] > 0).astype(np.float32)

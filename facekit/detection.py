@@ -1,0 +1,340 @@
+"""Detectors: boxes and scores of the faces in a batch of pictures, and how boxes become stage 1's crops."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facekit import geometry
+from facekit.errors import DetectorError
+from facekit.images import to_gray
+from facekit.mirror import mirror_boxes, mirror_image
+
+NMS_OVERLAP = 0.3
+"""Boxes that overlap by more (intersection over union) are the same face."""
+
+Image = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Detections:
+    """The faces of one picture, largest first; equal areas by y0, then x0.
+
+    Attributes
+    ----------
+    boxes : (N, 4) float32, image edges x0, y0, x1, y1; they pass the picture's border where a face does
+    scores : (N,) float32, 0..1
+    """
+
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        """Count the faces."""
+        return len(self.boxes)
+
+
+@dataclass(frozen=True)
+class BoxFraming:
+    """How a detector's box is brought to stage 1's crop, in units of the box's longer side.
+
+    The box is made square about its centre, moved by `shift` (right and down), and scaled by `scale`.
+    """
+
+    shift: tuple[float, float]
+    scale: float
+
+
+class Detector(Protocol):
+    """Finds the faces of pictures; threads may share it.
+
+    Attributes
+    ----------
+    name : str
+    crop_from_box : BoxFraming
+        From this detector's boxes to stage 1's crops.
+    """
+
+    name: str
+    crop_from_box: BoxFraming
+
+    def __call__(self, images: Sequence[Image]) -> list[Detections]:
+        """Find the faces of each picture.
+
+        Parameters
+        ----------
+        images : sequence of (H, W, 3) uint8, RGB, or (H, W), gray; of any sizes
+
+        Returns
+        -------
+        list of Detections, one a picture, empty where there is no face
+        """
+        ...
+
+
+def crop_boxes(boxes: NDArray[np.float32], framing: BoxFraming) -> NDArray[np.float32]:
+    """Give stage 1's square crops (N, 4), image edges, of a detector's boxes (N, 4)."""
+    return np.asarray(geometry.square(boxes, framing.scale, framing.shift), np.float32)
+
+
+class HaarDetector:
+    """OpenCV's cascades of Haar features: frontal faces, and profiles to both sides [1]_.
+
+    Parameters
+    ----------
+    min_score : float, optional
+        Default 0.5.
+    longest_side : int
+        Larger pictures are shrunk to it, pixels.
+
+    Raises
+    ------
+    DetectorError
+        This OpenCV has no cascades (5.0 dropped them).
+
+    References
+    ----------
+    .. [1] P. Viola, M. Jones, "Rapid object detection using a boosted cascade of simple features", CVPR 2001.
+    """
+
+    name = "haar"
+    # Medians over the 1,087 of 1,207 faces of the Helen training set and AFW that it finds: (0.002, 0.066), 1.078.
+    crop_from_box = BoxFraming((0.0, 0.066), 1.08)
+
+    def __init__(self, min_score: float | None = None, longest_side: int = 640) -> None:
+        self.min_score = 0.5 if min_score is None else min_score
+        self.longest_side = longest_side
+        self._cascades = _PerThread(_load_cascades)
+        self._cascades.get()
+
+    def __call__(self, images: Sequence[Image]) -> list[Detections]:
+        """See Detector."""
+        return [self._detect(image) for image in images]
+
+    def _detect(self, image: Image) -> Detections:
+        small, boxes_scale = _shrink(to_gray(image), self.longest_side)
+        boxes, scores = [np.zeros((0, 4))], [np.zeros(0)]
+        frontal, profile = self._cascades.get()
+        for cascade, step, slope, offset, shift, mirrored in (
+            # Slope and offset: logistic fit of "overlaps a face that YuNet finds" to the last stage's sum.
+            (frontal, 1.1, 0.741, -1.389, 0.0, False),
+            # Profile boxes sit towards the back of the head, by 15% of their side.
+            (profile, 1.2, 1.230, 0.871, -0.15, False),
+            (profile, 1.2, 1.230, 0.871, -0.15, True),
+        ):
+            seen = np.ascontiguousarray(mirror_image(small)) if mirrored else small
+            found, _, sums = cascade.detectMultiScale3(seen, step, 3, 0, (20, 20), outputRejectLevels=True)
+            if not len(found):
+                continue
+            edges = np.asarray(found, np.float64)
+            edges[:, 2:] += edges[:, :2]
+            edges = geometry.square(edges, 1.0, (shift, 0.0))
+            boxes.append(mirror_boxes(edges, small.shape[1]) if mirrored else edges)
+            scores.append(1 / (1 + np.exp(-slope * np.ravel(sums) - offset)))
+        return _detections(np.concatenate(boxes) * boxes_scale, np.concatenate(scores), self.min_score)
+
+
+def _load_cascades() -> tuple[Any, Any]:
+    import cv2
+    import cv2.data
+
+    if not hasattr(cv2, "CascadeClassifier"):
+        raise DetectorError(f"OpenCV {cv2.__version__} has no Haar cascades: install opencv-python below 5")
+    folder = Path(cv2.data.haarcascades)
+    paths = [folder / f"haarcascade_{kind}.xml" for kind in ("frontalface_default", "profileface")]
+    cascades = [cv2.CascadeClassifier(str(path)) for path in paths]
+    for path, cascade in zip(paths, cascades, strict=True):
+        if cascade.empty():
+            raise DetectorError(f"{path}: not a cascade; reinstall opencv-python")
+    return cascades[0], cascades[1]
+
+
+class YuNetDetector:
+    """YuNet through OpenCV, from a model file that the user gives [1]_.
+
+    Parameters
+    ----------
+    model_file : path-like
+        ``face_detection_yunet_*.onnx`` of OpenCV's model zoo.
+    min_score : float, optional
+        Default 0.6.
+    longest_side : int
+        Larger pictures are shrunk to it, pixels.
+
+    Raises
+    ------
+    DetectorError
+        The file is missing or is no such model.
+
+    References
+    ----------
+    .. [1] W. Wu et al., "YuNet: A Tiny Millisecond-level Face Detector", 2023.
+    """
+
+    name = "yunet"
+    # Medians over the 1,207 faces of the Helen training set and AFW: (0.006, 0.053), 0.997.
+    crop_from_box = BoxFraming((0.0, 0.053), 1.0)
+
+    def __init__(
+        self,
+        model_file: str | os.PathLike[str],
+        min_score: float | None = None,
+        longest_side: int = 640,
+    ) -> None:
+        self.min_score = 0.6 if min_score is None else min_score
+        self.longest_side = longest_side
+        self._network = _PerThread(lambda: _load_yunet(Path(model_file), self.min_score))
+        self._network.get()
+
+    def __call__(self, images: Sequence[Image]) -> list[Detections]:
+        """See Detector."""
+        return [self._detect(image) for image in images]
+
+    def _detect(self, image: Image) -> Detections:
+        import cv2
+
+        small, boxes_scale = _shrink(image, self.longest_side)
+        code = cv2.COLOR_GRAY2BGR if small.ndim == 2 else cv2.COLOR_RGB2BGR
+        network = self._network.get()
+        network.setInputSize((small.shape[1], small.shape[0]))
+        _, found = network.detect(cv2.cvtColor(small, code))
+        rows = np.zeros((0, 15)) if found is None else np.asarray(found, np.float64)
+        boxes = rows[:, :4]
+        boxes[:, 2:] += boxes[:, :2]
+        return _detections(boxes * boxes_scale, rows[:, 14], self.min_score)
+
+
+def _load_yunet(path: Path, min_score: float) -> Any:
+    import cv2
+
+    if not path.is_file():
+        raise DetectorError(f"{path}: no such file; expected YuNet's ONNX model (detector_model)")
+    try:
+        return cv2.FaceDetectorYN.create(str(path), "", (320, 320), min_score, NMS_OVERLAP, 5000)
+    except cv2.error as error:
+        raise DetectorError(f"{path}: OpenCV cannot read it as a YuNet model: {error}") from error
+
+
+class WholePicture:
+    """Takes each picture as one face, for face crops framed as FER2013's are."""
+
+    name = "none"
+    # The mean face of Helen, fitted to the mean eyes, nose and mouth corners of FER2013's 48x48 pictures.
+    crop_from_box = BoxFraming((0.005, 0.063), 1.054)
+
+    def __call__(self, images: Sequence[Image]) -> list[Detections]:
+        """See Detector."""
+        wholes = [np.array([[0.0, 0.0, image.shape[1], image.shape[0]]], np.float32) for image in images]
+        return [Detections(whole, np.ones(1, np.float32)) for whole in wholes]
+
+
+class _PerThread:
+    """Makes one object a thread, since OpenCV's detectors have state that a call changes."""
+
+    def __init__(self, make: Callable[[], Any]) -> None:
+        self._make, self._local = make, threading.local()
+
+    def get(self) -> Any:
+        if not hasattr(self._local, "made"):
+            self._local.made = self._make()
+        return self._local.made
+
+
+def _shrink(image: Image, longest_side: int) -> tuple[Image, NDArray[np.float64]]:
+    """Give the picture, no longer than `longest_side` pixels, and the factors (4,) that bring boxes back."""
+    import cv2
+
+    height, width = image.shape[:2]
+    scale = longest_side / max(height, width)
+    if scale >= 1:
+        return np.ascontiguousarray(image), np.ones(4)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    small = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+    return small, np.tile([width / size[0], height / size[1]], 2)
+
+
+def _detections(boxes: NDArray[Any], scores: NDArray[Any], min_score: float) -> Detections:
+    """Keep the best box of each face, in the stable order of Detections."""
+    order = np.argsort(-scores, kind="stable")
+    order = order[scores[order] >= min_score]
+    overlap = geometry.overlaps(boxes[order], boxes[order])
+    kept: list[int] = []
+    for place in range(len(order)):
+        if not kept or overlap[place, kept].max() <= NMS_OVERLAP:
+            kept.append(place)
+    boxes, scores = boxes[order[kept]], scores[order[kept]]
+    by_size = np.lexsort((boxes[:, 0], boxes[:, 1], -geometry.areas(boxes)))
+    return Detections(boxes[by_size].astype(np.float32), scores[by_size].astype(np.float32))
+
+
+def _find_yunet() -> Path:
+    folder = Path(os.environ.get("FACEKIT_CACHE") or Path.home() / ".cache" / "facekit")
+    found = sorted(folder.glob("face_detection_yunet*.onnx"))
+    if not found:
+        raise DetectorError(
+            f"no YuNet model: give its file (--detector-model, detector_model=) or put "
+            f"face_detection_yunet*.onnx, from OpenCV's model zoo, into {folder}"
+        )
+    return found[-1]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What `make_detector` was asked for, beside the name; see there."""
+
+    model: str | os.PathLike[str] | None
+    min_score: float | None
+    device: str
+
+
+DETECTORS: Final[Mapping[str, Callable[[Setup], Detector]]] = MappingProxyType(
+    {
+        "haar": lambda setup: HaarDetector(setup.min_score),
+        "yunet": lambda setup: YuNetDetector(setup.model or _find_yunet(), setup.min_score),
+        "none": lambda _: WholePicture(),
+    }
+)
+"""Every detector by name; a new one is one line here."""
+
+DEFAULT_DETECTOR: Final = "haar"
+
+
+def make_detector(
+    name: str = "auto",
+    model: str | os.PathLike[str] | None = None,
+    *,
+    min_score: float | None = None,
+    device: str = "auto",
+) -> Detector:
+    """Set up a detector by name.
+
+    Parameters
+    ----------
+    name : str
+        One of DETECTORS, or auto.
+    model : path-like, optional
+        The detector's model file, where it takes one.
+    min_score : float, optional
+        Faces with a lower score are left out; the detector's own limit if None.
+    device : str
+        auto, cpu, cuda, cuda:N or mps, where the detector can use it.
+
+    Raises
+    ------
+    DetectorError
+        Unknown, or cannot be set up.
+    """
+    make = DETECTORS.get(DEFAULT_DETECTOR if name == "auto" else name)
+    if make is None:
+        raise DetectorError(f"unknown detector {name!r}: expected auto, {', '.join(DETECTORS)}")
+    if min_score is not None and not 0 <= min_score <= 1:
+        raise DetectorError(f"min_score is {min_score}: expected 0 to 1")
+    return make(Setup(model, min_score, device))

@@ -1,0 +1,44 @@
+"""Stage 2: calibrated probabilities of the expressions of aligned faces."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facekit.alignment import ALIGNED_SIZE
+from facekit.backends import Backend
+
+
+def find_expressions(
+    backend: Backend,
+    grays: Sequence[NDArray[np.uint8]],
+    picture_of_face: NDArray[np.int64],
+    image_from_aligned: NDArray[np.float64],
+    head: str,
+) -> NDArray[np.float32]:
+    """Name the expressions of faces.
+
+    Parameters
+    ----------
+    backend : Backend
+    grays : sequence of (H, W) uint8
+    picture_of_face : (N,) int, which picture each face is in
+    image_from_aligned : (N, 2, 3) float64
+    head : str
+        One of the network's expression heads.
+
+    Returns
+    -------
+    (N, C) float32, calibrated probabilities, rows sum to 1
+    """
+    crops = backend.warp(grays, picture_of_face, image_from_aligned, ALIGNED_SIZE)
+    return calibrated(backend.expression(crops, head), backend.header["temperature"][head])
+
+
+def calibrated(logits: NDArray[np.float32], temperature: float) -> NDArray[np.float32]:
+    """Give the softmax (N, C) of logits (N, C) divided by a temperature fitted on held-out faces."""
+    scaled = logits.astype(np.float64) / temperature
+    powers = np.exp(scaled - scaled.max(1, keepdims=True, initial=-np.inf))
+    return (powers / powers.sum(1, keepdims=True)).astype(np.float32)

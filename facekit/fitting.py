@@ -1,0 +1,295 @@
+"""The one training loop: steps over objectives, averaged weights, a checkpoint and a record each epoch."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import math
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from facekit.errors import ConfigError, WeightsError
+from facekit.objectives import Objective
+from facekit.weights import write_atomically
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """How weights are fitted.
+
+    Attributes
+    ----------
+    epochs : int
+    optimizer : str
+        sgd (Nesterov momentum .9) or adamw.
+    learning_rate : float
+        The peak, reached after the warm-up; then a cosine down to nothing.
+    weight_decay : float
+        On weights of convolutions and linear layers.
+    warmup : float
+        Share of all steps.
+    average : float
+        Decay a step of the exponential moving average of the weights, which is what is evaluated and kept.
+    clip : float
+        Largest norm of the gradient.
+    seed : int
+    compiled : bool
+        Compile the network (torch.compile); pays on accelerators after some minutes.
+    """
+
+    epochs: int = 30
+    optimizer: str = "sgd"
+    learning_rate: float = 0.1
+    weight_decay: float = 5e-4
+    warmup: float = 0.05
+    average: float = 0.999
+    clip: float = 5.0
+    seed: int = 0
+    compiled: bool = False
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """What an epoch brought.
+
+    Attributes
+    ----------
+    epoch : int
+        From 1.
+    epochs : int
+        Of the whole run.
+    seconds : float
+        Training and validation of this epoch.
+    losses : dict
+        Mean loss of each objective.
+    figures : dict
+        What the objectives' `validate` gave for the averaged weights.
+    """
+
+    epoch: int
+    epochs: int
+    seconds: float
+    losses: dict[str, float]
+    figures: dict[str, float]
+
+    def row(self) -> dict[str, float]:
+        """Give the line of history.csv."""
+        losses = {f"{name}_loss": round(loss, 5) for name, loss in self.losses.items()}
+        figures = {name: round(figure, 5) for name, figure in self.figures.items()}
+        return {"epoch": self.epoch, "seconds": round(self.seconds, 2), **losses, **figures}
+
+
+class Average:
+    """Exponential moving average of a network's weights and batch statistics."""
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.decay, self.steps = decay, 0
+        current = network.state_dict()
+        self.state = {key: tensor.clone() for key, tensor in current.items()}
+        names = [key for key, tensor in current.items() if tensor.is_floating_point()]
+        # The network's own tensors, which training changes in place.
+        self._theirs = [current[key] for key in names]
+        self._mine = [self.state[key] for key in names]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Move the average towards the network's weights."""
+        self.steps += 1
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        torch._foreach_lerp_(self._mine, self._theirs, 1 - decay)
+
+    def restore(self, state: dict[str, Tensor], steps: int) -> None:
+        """Take over a stored average."""
+        self.steps = steps
+        for key, tensor in state.items():
+            self.state[key].copy_(tensor)
+
+
+def fit(
+    network: nn.Module,
+    objectives: Sequence[Objective],
+    config: FitConfig,
+    out: Path,
+    *,
+    resume: bool = False,
+) -> Iterator[EpochRecord]:
+    """Train a network in place; when the iterator ends it holds the averaged weights.
+
+    Each epoch's random numbers follow from the seed and the epoch alone, so a resumed run continues as an unbroken
+    one. Mixed precision is bfloat16 where the device multiplies it natively.
+
+    Parameters
+    ----------
+    network : nn.Module on the device, called as ``network(crops, task)``
+    objectives : sequence of Objective
+        The first one's batches make an epoch.
+    config : FitConfig
+    out : Path
+        Folder of checkpoint.safetensors and history.csv, written each epoch.
+    resume : bool
+        Go on from the folder's checkpoint, if there is one.
+
+    Raises
+    ------
+    ConfigError
+        Unknown optimizer.
+    WeightsError
+        The checkpoint is of another network.
+    """
+    device = next(network.parameters()).device
+    if device.type == "cuda":
+        # Only there: on CPU, torch 2.15's backward pass of channels-last convolutions of 8 channels crashes.
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = _optimizer(network, config)
+    average = Average(network, config.average)
+    history: list[dict[str, float]] = []
+    checkpoint = out / "checkpoint.safetensors"
+    if resume and checkpoint.is_file():
+        history = _restore(checkpoint, network, average, optimizer)
+    steps = objectives[0].batches()
+    # AVX512-BF16 alone does not pay here: its backward pass measured ten times slower than float32's.
+    native = device.type == "cuda" or (device.type == "cpu" and torch.cpu._is_amx_tile_supported())
+    running = _Mixed(torch.compile(network) if config.compiled else network, native)
+    for epoch in range(len(history), config.epochs):
+        started = time.perf_counter()
+        seed = config.seed * 100_003 + epoch
+        torch.manual_seed(seed)
+        generator = torch.Generator(device).manual_seed(seed)
+        for objective in objectives:
+            objective.start_epoch(generator)
+        network.train()
+        sums = {objective.name: torch.zeros((), device=device) for objective in objectives}
+        for step in range(steps):
+            done = (epoch * steps + step) / (config.epochs * steps)
+            for group in optimizer.param_groups:
+                group["lr"] = config.learning_rate * _shape(done, config.warmup)
+            total = torch.zeros((), device=device)
+            for objective in objectives:
+                if step % objective.every == 0:
+                    loss = objective.loss(running, step, generator)
+                    sums[objective.name] += loss.detach() * objective.every
+                    total = total + loss
+            optimizer.zero_grad(set_to_none=True)
+            total.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(network.parameters(), config.clip)
+            optimizer.step()
+            average.update()
+        figures = _validate(network, running, average, objectives, native)
+        losses = {name: float(total) / steps for name, total in sums.items()}
+        record = EpochRecord(epoch + 1, config.epochs, time.perf_counter() - started, losses, figures)
+        history.append(record.row())
+        _save(checkpoint, network, average, optimizer, history)
+        _write_history(out / "history.csv", history)
+        yield record
+    network.load_state_dict(average.state)
+    network.eval()
+
+
+class _Mixed(nn.Module):
+    """Runs the network alone in bfloat16: the coordinates of crops and points need float32."""
+
+    def __init__(self, network: Any, native: bool) -> None:
+        super().__init__()
+        self.network, self.native = network, native
+
+    def forward(self, crops: Tensor, *task: str) -> Any:
+        with torch.autocast(crops.device.type, torch.bfloat16, enabled=self.native):
+            return self.network(crops, *task)
+
+
+def _shape(done: float, warmup: float) -> float:
+    """Give the share of the peak learning rate after a share `done` of the steps."""
+    if done < warmup:
+        return done / warmup
+    return 0.5 + 0.5 * math.cos(math.pi * (done - warmup) / (1 - warmup))
+
+
+def _optimizer(network: nn.Module, config: FitConfig) -> torch.optim.Optimizer:
+    decayed = [parameter for parameter in network.parameters() if parameter.ndim > 1]
+    plain = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
+    groups = [
+        {"params": decayed, "weight_decay": config.weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
+    if config.optimizer == "sgd":
+        return torch.optim.SGD(groups, config.learning_rate, momentum=0.9, nesterov=True, fused=True)
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, config.learning_rate, fused=True)
+    raise ConfigError(f"unknown optimizer {config.optimizer!r}: expected sgd or adamw")
+
+
+def _validate(
+    network: nn.Module, running: nn.Module, average: Average, objectives: Sequence[Objective], native: bool
+) -> dict[str, float]:
+    kept = {key: tensor.clone() for key, tensor in network.state_dict().items()}
+    network.load_state_dict(average.state)
+    network.eval()
+    figures: dict[str, float] = {}
+    for objective in objectives:
+        figures |= objective.validate(_Mixed(network, native))
+    network.load_state_dict(kept)
+    return figures
+
+
+def _save(
+    path: Path,
+    network: nn.Module,
+    average: Average,
+    optimizer: torch.optim.Optimizer,
+    history: list[dict[str, float]],
+) -> None:
+    tensors = {f"network.{key}": tensor for key, tensor in network.state_dict().items()}
+    tensors |= {f"average.{key}": tensor for key, tensor in average.state.items()}
+    for place, state in optimizer.state_dict()["state"].items():
+        tensors |= {f"optimizer.{place}.{key}": torch.as_tensor(value) for key, value in state.items()}
+    # Cloned, because safetensors refuses tensors that share memory.
+    stored = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
+    record = {"history": json.dumps(history), "average_steps": str(average.steps)}
+    write_atomically(path, save(stored, record))
+
+
+def _restore(
+    path: Path, network: nn.Module, average: Average, optimizer: torch.optim.Optimizer
+) -> list[dict[str, float]]:
+    with safe_open(path, "pt") as file:
+        record = file.metadata()
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a mapping)
+
+    def part(prefix: str) -> dict[str, Tensor]:
+        return {key[len(prefix) :]: tensor for key, tensor in tensors.items() if key.startswith(prefix)}
+
+    try:
+        network.load_state_dict(part("network."))
+    except RuntimeError as error:
+        raise WeightsError(
+            f"{path}: a checkpoint of another network; choose another --out: {error}"
+        ) from error
+    average.restore(part("average."), int(record["average_steps"]))
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in part("optimizer.").items():
+        place, name = key.split(".", 1)
+        state.setdefault(int(place), {})[name] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+    history: list[dict[str, float]] = json.loads(record["history"])
+    _log.info("%s: resumed after epoch %d", path, len(history))
+    return history
+
+
+def _write_history(path: Path, history: list[dict[str, float]]) -> None:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(history[-1]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    write_atomically(path, text.getvalue().encode())

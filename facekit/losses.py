@@ -1,0 +1,56 @@
+"""What training minimises: soft cross entropy of expressions; distance and expected error of keypoints.
+
+Keypoint errors are modelled by an isotropic Laplace density in the plane, p(e) ~ exp(-|e| / b) / (2 pi b^2), whose
+radius has mean 2b. A network's `sigma` is that mean: the expected distance from the true point, in pixels.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+RADIUS_68 = 1.1785
+"""Radius that holds 68% of the errors, in units of sigma: 1 - (1 + r) exp(-r) = .68 at r = 2.357 b."""
+
+RADIUS_95 = 2.3719
+"""Radius that holds 95% of the errors, in units of sigma: 1 - (1 + r) exp(-r) = .95 at r = 4.744 b."""
+
+
+def expression_loss(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """Give the weighted mean cross entropy.
+
+    Parameters
+    ----------
+    logits : (B, C) float
+    targets : (B, C) float, rows sum to 1
+    weights : (B,) float, 0 for samples without this label
+
+    Returns
+    -------
+    () float32
+    """
+    entropy = -(targets * F.log_softmax(logits.float(), 1)).sum(1)
+    return (entropy * weights).sum() / weights.sum().clamp(min=1e-6)
+
+
+def keypoint_loss(points: Tensor, sigma: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Give the mean distance and the negative log likelihood of the expected errors, over the points that have a label.
+
+    The likelihood teaches sigma alone: it does not move the points, so that a hard point is not given up.
+
+    Parameters
+    ----------
+    points, targets : (B, 15, 2) float, crop pixels; NaN in `targets` marks a missing point
+    sigma : (B, 15) float, crop pixels
+
+    Returns
+    -------
+    tuple of two () float32: pixels, nats
+    """
+    present = ~targets.isnan().any(-1)
+    count = present.sum().clamp(min=1)
+    offset = torch.where(present[..., None], points - targets.nan_to_num(), 0.0)
+    distance = (offset.square().sum(-1) + 1e-6).sqrt()
+    likelihood = 2 * distance.detach() / sigma + 2 * sigma.log()
+    return (distance * present).sum() / count, (likelihood * present).sum() / count

@@ -1,0 +1,267 @@
+"""What a network is trained for: batches from resident samples, their loss, and figures on held-out samples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import torch
+from torch import Generator, Tensor, nn
+
+from facekit.augmentation import (
+    AugmentConfig,
+    augment_expression,
+    augment_keypoints,
+    canvas_from_crop,
+    sample,
+)
+from facekit.data.resident import ExpressionSamples, KeypointSamples
+from facekit.losses import expression_loss, keypoint_loss
+from facekit.mirror import mirror_image, mirror_points
+from facekit.model import DEFAULT_HEAD, INPUT_SIZE
+from facekit.schema import OUTER_EYE_CORNERS
+
+JITTER = AugmentConfig(
+    rotation=0,
+    scale=0.05,
+    shift=0.05,
+    mirror=False,
+    contrast=0,
+    brightness=0,
+    gamma=0,
+    noise=0,
+    low_resolution=0,
+    cutout=0,
+)
+"""How far detector boxes are off, for figures under label boxes."""
+
+
+class Objective(Protocol):
+    """One thing that a network learns.
+
+    Attributes
+    ----------
+    name : str
+    every : int
+        It takes part in each `every`-th step.
+    """
+
+    name: str
+    every: int
+
+    def batches(self) -> int:
+        """Count the batches of an epoch."""
+        ...
+
+    def start_epoch(self, generator: Generator) -> None:
+        """Draw the order of an epoch's samples."""
+        ...
+
+    def loss(self, network: nn.Module, step: int, generator: Generator) -> Tensor:
+        """Give the loss () of the step-th batch of the epoch."""
+        ...
+
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        """Give figures on held-out samples; the network is in evaluation mode."""
+        ...
+
+
+class KeypointObjective:
+    """Distances of 15 points, with their expected errors.
+
+    Parameters
+    ----------
+    train, held_out : KeypointSamples on the device
+    augment : AugmentConfig
+    mean, std : float
+        Normalisation of 0..1 gray.
+    batch_size : int
+    every : int
+        It takes part in each `every`-th step.
+    weight : float
+        Of a pixel of distance, against a nat of expression loss.
+    """
+
+    name = "keypoints"
+
+    def __init__(
+        self,
+        train: KeypointSamples,
+        held_out: KeypointSamples,
+        augment: AugmentConfig,
+        mean: float,
+        std: float,
+        batch_size: int,
+        every: int = 1,
+        weight: float = 0.1,
+    ) -> None:
+        self.train, self.held_out, self.augment = train, held_out, augment
+        self.mean, self.std = mean, std
+        self.batch_size, self.every, self.weight = batch_size, every, weight
+
+    def batches(self) -> int:
+        """Count the batches of an epoch."""
+        return max(1, int(self.train.draws.sum()) // self.batch_size)
+
+    def start_epoch(self, generator: Generator) -> None:
+        """Nothing to draw: each batch is drawn with replacement by the samples' weights."""
+
+    def loss(self, network: nn.Module, step: int, generator: Generator) -> Tensor:  # noqa: ARG002
+        """Give the loss () of a batch."""
+        index = torch.multinomial(self.train.draws, self.batch_size, replacement=True, generator=generator)
+        crops, targets = augment_keypoints(
+            self.train.canvases[index],
+            self.train.points_canvas[index],
+            INPUT_SIZE["keypoints"],
+            self.augment,
+            generator,
+        )
+        points, sigma = network((crops - self.mean) / self.std, "keypoints")
+        distance, likelihood = keypoint_loss(points.float(), sigma.float(), targets)
+        return self.weight * (distance + 0.1 * likelihood)
+
+    @torch.inference_mode()
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        """Give ``nme`` (outer eye corners, label boxes jittered by up to 5%), ``nme_mirrored`` and sigma's scale."""
+        errors, mirrored, sigma, targets = self.errors(network)
+        apart = (targets[:, OUTER_EYE_CORNERS[0]] - targets[:, OUTER_EYE_CORNERS[1]]).norm(dim=-1)
+        return {
+            "nme": float((errors.mean(1) / apart).nanmean()),
+            "nme_mirrored": float((mirrored.mean(1) / apart).nanmean()),
+            "sigma_factor": float(
+                (errors / sigma).nanmedian() / 0.8391
+            ),  # median of a Gamma(2) over its mean
+        }
+
+    @torch.inference_mode()
+    def errors(self, network: nn.Module) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Give distances (N, 15) plain and averaged with the mirror, sigma (N, 15) and targets, crop pixels."""
+        size, device = INPUT_SIZE["keypoints"], self.held_out.canvases.device
+        generator = Generator(device).manual_seed(0)
+        rows = []
+        for start in range(0, len(self.held_out), 256):
+            canvases = self.held_out.canvases[start : start + 256]
+            points_canvas = self.held_out.points_canvas[start : start + 256]
+            crops, targets = augment_keypoints(canvases, points_canvas, size, JITTER, generator)
+            normalised = (crops - self.mean) / self.std
+            points, sigma = network(normalised, "keypoints")
+            reflected, _ = network(mirror_image(normalised), "keypoints")
+            both = (points + mirror_points(reflected, size)) / 2
+            rows.append(((points - targets).norm(dim=-1), (both - targets).norm(dim=-1), sigma, targets))
+        columns = zip(*rows, strict=True)
+        return tuple(torch.cat(column).float() for column in columns)  # type: ignore[return-value]
+
+
+class ExpressionObjective:
+    """Cross entropy of every expression head, on samples of all sets.
+
+    Parameters
+    ----------
+    train : ExpressionSamples on the device
+    held_out : mapping of set to ExpressionSamples on the device
+        Samples that training never sees; the first set's accuracy chooses the epoch.
+    heads : mapping of head to classes
+        In the order of the samples' targets.
+    augment : AugmentConfig
+    mean, std : float
+        Normalisation of 0..1 gray.
+    batch_size : int
+    smoothing : float
+        Label smoothing.
+    mixup : float
+        Parameter of the Beta distribution that blends pairs of samples; 0: none.
+    auxiliary : float
+        Weight of each head besides the default one.
+    """
+
+    name = "expression"
+    every = 1
+
+    def __init__(
+        self,
+        train: ExpressionSamples,
+        held_out: Mapping[str, ExpressionSamples],
+        heads: Mapping[str, tuple[str, ...]],
+        augment: AugmentConfig,
+        mean: float,
+        std: float,
+        batch_size: int,
+        smoothing: float = 0.1,
+        mixup: float = 0.0,
+        auxiliary: float = 0.2,
+    ) -> None:
+        self.train, self.held_out, self.heads, self.augment = train, held_out, heads, augment
+        self.mean, self.std, self.batch_size = mean, std, batch_size
+        self.smoothing, self.mixup, self.auxiliary = smoothing, mixup, auxiliary
+        self._order = torch.empty(0, dtype=torch.int64)
+
+    def batches(self) -> int:
+        """Count the batches of an epoch."""
+        return max(1, int(self.train.draws.sum()) // self.batch_size)
+
+    def start_epoch(self, generator: Generator) -> None:
+        """Draw each sample `draws` times, the fraction by chance, in random order."""
+        draws = self.train.draws
+        chance = torch.rand(len(draws), device=draws.device, generator=generator)
+        times = (draws.floor() + (chance < draws.frac())).long()
+        index = torch.arange(len(draws), device=draws.device).repeat_interleave(times)
+        self._order = index[torch.randperm(len(index), device=draws.device, generator=generator)]
+
+    def loss(self, network: nn.Module, step: int, generator: Generator) -> Tensor:
+        """Give the loss () of the step-th batch of the epoch."""
+        start = step * self.batch_size % max(1, len(self._order) - self.batch_size + 1)
+        index = self._order[start : start + self.batch_size]
+        crops = augment_expression(
+            self.train.canvases[index], INPUT_SIZE["expression"], self.augment, generator
+        )
+        targets, weights = self.train.targets[index], self.train.weights[index]
+        logits = None
+        if self.mixup:
+            share = torch.distributions.Beta(self.mixup, self.mixup).sample().item()
+            share = max(share, 1 - share)
+            partner = torch.randperm(len(index), device=crops.device, generator=generator)
+            crops = share * crops + (1 - share) * crops[partner]
+            logits = network((crops - self.mean) / self.std, "expression")
+            return share * self._cross_entropy(logits, targets, weights) + (1 - share) * self._cross_entropy(
+                logits, targets[partner], weights[partner]
+            )
+        logits = network((crops - self.mean) / self.std, "expression")
+        return self._cross_entropy(logits, targets, weights)
+
+    def _cross_entropy(self, logits: Mapping[str, Tensor], targets: Tensor, weights: Tensor) -> Tensor:
+        total, start = torch.zeros((), device=targets.device), 0
+        for place, (head, classes) in enumerate(self.heads.items()):
+            target = targets[:, start : start + len(classes)]
+            smooth = target * (1 - self.smoothing) + self.smoothing / len(classes)
+            importance = 1.0 if place == 0 else self.auxiliary
+            total = total + importance * expression_loss(logits[head], smooth, weights[:, place])
+            start += len(classes)
+        return total
+
+    @torch.inference_mode()
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        """Give each held-out set's accuracy, plain and averaged with the mirror, and negative log likelihood."""
+        figures = {}
+        for name, samples in self.held_out.items():
+            plain, mirrored = self.logits(network, samples)
+            labelled = samples.labels >= 0
+            truth = samples.labels[labelled]
+            plain, both = plain[labelled], (plain.softmax(1) + mirrored.softmax(1))[labelled]
+            figures[f"{name}_accuracy"] = float((plain.argmax(1) == truth).float().mean())
+            figures[f"{name}_accuracy_tta"] = float((both.argmax(1) == truth).float().mean())
+            figures[f"{name}_nll"] = float(nn.functional.cross_entropy(plain, truth))
+        return figures
+
+    @torch.inference_mode()
+    def logits(
+        self, network: nn.Module, samples: ExpressionSamples, head: str = DEFAULT_HEAD
+    ) -> tuple[Tensor, Tensor]:
+        """Give a head's logits (N, C) for samples as they are and mirrored."""
+        size, plain, mirrored = INPUT_SIZE["expression"], [], []
+        middle = canvas_from_crop(samples.canvases.shape[-1], size).to(samples.canvases.device)
+        for start in range(0, len(samples), 512):
+            canvases = samples.canvases[start : start + 512]
+            crops = (sample(canvases, middle.expand(len(canvases), -1, -1), size) - self.mean) / self.std
+            plain.append(network(crops, "expression")[head].float())
+            mirrored.append(network(mirror_image(crops), "expression")[head].float())
+        return torch.cat(plain), torch.cat(mirrored)

@@ -1,0 +1,228 @@
+"""Charts of arrays as matplotlib figures, without pyplot's state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+INK = "#1d2129"
+MUTED = "#667080"
+GRID = "#dfe3e8"
+PREDICTED = "#2563c4"
+LABELLED = "#d1570f"
+"""The colours of all charts; each stands for one thing, so that a page may give it another shade."""
+
+SHADES = "Blues"
+
+
+def confusion(counts: NDArray[np.integer[Any]], labels: Sequence[str]) -> Figure:
+    """Draw a confusion matrix, shaded by each row's shares.
+
+    Parameters
+    ----------
+    counts : (C, C) int
+        Rows: truth; columns: predicted.
+    labels : sequence of C str
+
+    Returns
+    -------
+    Figure
+    """
+    figure, axes = _figure(5.2, 4.6)
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    axes.imshow(shares, cmap=SHADES, vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(counts):
+        colour = "white" if shares[row, column] > 0.55 else INK
+        axes.text(column, row, f"{count}", ha="center", va="center", fontsize=8, color=colour)
+    axes.set_xticks(range(len(labels)), labels, rotation=40, ha="right")
+    axes.set_yticks(range(len(labels)), labels)
+    axes.set(xlabel="predicted", ylabel="labelled")
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    return figure
+
+
+def reliability(counts: NDArray[Any], confidence: NDArray[Any], accuracy: NDArray[Any]) -> Figure:
+    """Draw how often predictions are right against how sure they are, over how many there are.
+
+    Parameters
+    ----------
+    counts, confidence, accuracy : (bins,) float
+        Rows a bin, their mean confidence, their share of right ones; NaN in empty bins.
+
+    Returns
+    -------
+    Figure
+    """
+    figure, axes = _figure(4.2, 3.6)
+    width = 1 / len(counts)
+    middles = (np.arange(len(counts)) + 0.5) * width
+    axes.bar(middles, counts / max(counts.max(), 1) * 0.25, width * 0.9, color=GRID)
+    axes.plot([0, 1], [0, 1], color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
+    some = counts > 0
+    axes.plot(confidence[some], accuracy[some], color=PREDICTED, linewidth=1.8)
+    axes.scatter(confidence[some], accuracy[some], 14, color=PREDICTED, zorder=3)
+    axes.text(0.66, 0.73, "as sure as right", color=MUTED, fontsize=8, rotation=42, rotation_mode="anchor")
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="share of right predictions")
+    return figure
+
+
+def cumulative(errors: NDArray[Any], shares: NDArray[Any], limit: float) -> Figure:
+    """Draw a cumulative error distribution up to a limit.
+
+    Parameters
+    ----------
+    errors, shares : (N,) float
+        Sorted errors, and the share of all at or below each.
+    limit : float
+        Where a face counts as failed; the right end of the picture.
+
+    Returns
+    -------
+    Figure
+    """
+    figure, axes = _figure(4.2, 3.2)
+    places, heights = np.concatenate([[0], errors, [max(limit, errors.max(initial=0))]]), [0, *shares]
+    heights.append(heights[-1])
+    axes.step(places, heights, where="post", color=PREDICTED, linewidth=1.8)
+    at_limit = float(shares[errors <= limit].max(initial=0))
+    axes.set(xlim=(0, limit), ylim=(0, 1.02), xlabel="error / distance of the eyes", ylabel="share of faces")
+    axes.annotate(
+        f"{at_limit:.1%} within {limit:g}",
+        (limit, at_limit),
+        (-6, -12),
+        textcoords="offset points",
+        ha="right",
+        fontsize=8,
+        color=INK,
+    )
+    return figure
+
+
+def histogram(
+    values: Sequence[NDArray[Any]], names: Sequence[str], edges: ArrayLike, xlabel: str, ylabel: str
+) -> Figure:
+    """Draw the distributions of up to two sets of values, the first in the predictions' colour.
+
+    Parameters
+    ----------
+    values : sequence of (N,) float
+        Values beyond the edges are counted in the outer bins.
+    names : sequence of str
+        What each set is.
+    edges : (bins + 1,) float
+    xlabel, ylabel : str
+
+    Returns
+    -------
+    Figure
+    """
+    figure, axes = _figure(4.2, 3.2)
+    edges = np.asarray(edges, np.float64)
+    for part, name, colour in zip(values, names, (PREDICTED, LABELLED), strict=False):
+        counts, _ = np.histogram(part.clip(edges[0], edges[-1]), edges)
+        axes.stairs(counts, edges, color=colour, linewidth=1.6)
+        axes.stairs(counts, edges, fill=True, color=colour, alpha=0.18, label=name)
+    axes.set(xlim=(edges[0], edges[-1]), xlabel=xlabel, ylabel=ylabel)
+    if len(values) > 1:
+        axes.legend(frameon=False, fontsize=8, labelcolor=INK)
+    return figure
+
+
+def mean_face(points: NDArray[Any], errors: NDArray[Any], offsets: NDArray[Any]) -> Figure:
+    """Draw each keypoint's error on a mean face.
+
+    Parameters
+    ----------
+    points : (15, 2) float
+        The mean face; y points down.
+    errors : (15,) float
+        Mean error of each point, in the units of `points`: the circle's radius; NaN without labels.
+    offsets : (15, 2) float
+        Mean of predicted less labelled place, in the same units: the arrow, drawn four times as long.
+
+    Returns
+    -------
+    Figure
+    """
+    figure, axes = _figure(4.2, 4.2)
+    from matplotlib.patches import Circle
+
+    for (x, y), radius in zip(points, errors, strict=True):
+        if not np.isnan(radius):
+            axes.add_patch(Circle((x, y), radius, color=PREDICTED, alpha=0.25, linewidth=0))
+    axes.scatter(points[:, 0], points[:, 1], 9, color=INK, zorder=3)
+    some = ~np.isnan(errors)
+    axes.quiver(
+        *points[some].T,
+        *offsets[some].T * 4,
+        color=LABELLED,
+        angles="xy",
+        scale_units="xy",
+        scale=1,
+        width=0.006,
+        zorder=4,
+    )
+    margin = 0.14 * np.ptp(points[:, 0])
+    axes.set(xlim=(points[:, 0].min() - margin, points[:, 0].max() + margin))
+    axes.set(ylim=(points[:, 1].max() + margin, points[:, 1].min() - margin), aspect="equal")
+    axes.set_axis_off()
+    return figure
+
+
+def samples(
+    pictures: Sequence[NDArray[np.uint8]],
+    labelled: NDArray[Any],
+    predicted: NDArray[Any],
+    titles: Sequence[str],
+    columns: int = 6,
+) -> Figure:
+    """Draw a grid of pictures with labelled and predicted points.
+
+    Parameters
+    ----------
+    pictures : sequence of (H, W) or (H, W, 3) uint8
+    labelled, predicted : (N, 15, 2) float, pixels of each picture; NaN where there is no point
+    titles : sequence of str
+    columns : int
+
+    Returns
+    -------
+    Figure
+    """
+    from matplotlib.figure import Figure
+
+    rows = max(1, -(-len(pictures) // columns))
+    figure = Figure(figsize=(1.45 * columns, 1.62 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid:
+        axes.set_axis_off()
+    for axes, picture, truth, found, title in zip(grid, pictures, labelled, predicted, titles, strict=False):
+        axes.imshow(picture, cmap="gray" if picture.ndim == 2 else None)
+        axes.scatter(*truth.T, 16, facecolors="none", edgecolors="#ff9d3c", linewidths=1.0)
+        axes.scatter(*found.T, 4, color="#4da3ff", linewidths=0)
+        axes.set_title(title, fontsize=7, color=INK)
+        axes.set(xlim=(-0.5, picture.shape[1] - 0.5), ylim=(picture.shape[0] - 0.5, -0.5))
+    return figure
+
+
+def _figure(width: float, height: float) -> tuple[Figure, Axes]:
+    """Give a figure, inches, with one plain pair of axes."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(MUTED)
+    axes.tick_params(colors=MUTED, labelcolor=INK, labelsize=8)
+    axes.xaxis.label.set(color=INK, size=9)
+    axes.yaxis.label.set(color=INK, size=9)
+    axes.set_axisbelow(True)
+    return figure, axes

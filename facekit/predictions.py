@@ -1,0 +1,320 @@
+"""A model run over a dataset's samples, batch by batch: its predictions as columns beside the labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, fields
+from itertools import islice
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facekit import geometry, metrics
+from facekit.alignment import ALIGNED_SIZE
+from facekit.analyzer import DEFAULT_HEAD, FaceAnalyzer
+from facekit.data.holdout import content_hash
+from facekit.data.label_boxes import label_boxes
+from facekit.data.samples import Dataset
+from facekit.detection import WholePicture, crop_boxes
+from facekit.errors import ConfigError, DatasetError, ImageError
+from facekit.expression import find_expressions
+from facekit.images import to_gray
+from facekit.keypoints import find_keypoints
+from facekit.mirror import mirroring_matrix
+from facekit.schema import EXPRESSIONS, KEYPOINTS
+
+Boxes = Literal["labels", "detector"]
+Image = NDArray[np.uint8]
+Progress = Callable[[int, int], None]
+"""Called with the number of samples done and of all."""
+
+BATCH = 64
+BATCH_PIXELS = 16_000_000
+READ_AHEAD = 16
+THREADS = 4
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What the model says of N samples, as columns; NaN where no face was found.
+
+    Attributes
+    ----------
+    sizes : (N, 2) int32, width and height of the picture, pixels; 0 where it could not be read
+    boxes : (N, 4) float32, the face's box, image edges
+    box_scores : (N,) float32, of the detection; 1 for boxes that come from labels
+    points : (N, 15, 2) float32, image pixels, centres at integers
+    sigma : (N, 15) float32, expected errors, image pixels
+    scores : (N, 7) float32, calibrated probabilities of schema.EXPRESSIONS
+    hashes : (N,) uint64, of the gray picture's content
+    errors : (N,) object of str or None, why the picture could not be read
+    """
+
+    sizes: NDArray[np.int32]
+    boxes: NDArray[np.float32]
+    box_scores: NDArray[np.float32]
+    points: NDArray[np.float32]
+    sigma: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    hashes: NDArray[np.uint64]
+    errors: NDArray[Any]
+
+    def __len__(self) -> int:
+        """Give the number N of samples."""
+        return len(self.sizes)
+
+    @classmethod
+    def empty(cls, count: int) -> Predictions:
+        """Give the predictions of samples in which nothing was found yet."""
+
+        def missing(*shape: int) -> NDArray[np.float32]:
+            return np.full((count, *shape), np.nan, np.float32)
+
+        return cls(
+            sizes=np.zeros((count, 2), np.int32),
+            boxes=missing(4),
+            box_scores=missing(),
+            points=missing(len(KEYPOINTS), 2),
+            sigma=missing(len(KEYPOINTS)),
+            scores=missing(len(EXPRESSIONS)),
+            hashes=np.zeros(count, np.uint64),
+            errors=np.full(count, None, object),
+        )
+
+    def put(self, places: NDArray[np.int64], part: Predictions) -> None:
+        """Write the predictions of some samples into their places."""
+        for column in fields(self):
+            getattr(self, column.name)[places] = getattr(part, column.name)
+
+    def select(self, which: NDArray[Any]) -> Predictions:
+        """Give the predictions of the samples that a mask or an array of places names."""
+        return Predictions(**{column.name: getattr(self, column.name)[which] for column in fields(self)})
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """How samples of a dataset are predicted.
+
+    Attributes
+    ----------
+    analyzer : FaceAnalyzer
+    boxes : "labels" or "detector"
+        Where the face's box comes from; "labels" means the labelled points or box, or else the whole picture.
+    head : str
+        Expression head.
+    tta : bool
+        Mean over the picture and its mirror.
+    both : bool
+        Also place keypoints where the expression does not need them: in FER2013's own frame.
+    """
+
+    analyzer: FaceAnalyzer
+    boxes: Boxes
+    head: str = DEFAULT_HEAD
+    tta: bool = False
+    both: bool = True
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes of the head.
+
+        Raises
+        ------
+        ConfigError
+            The weights have no such head.
+        """
+        heads = self.analyzer.backend.header["model"]["heads"]
+        if self.head not in heads:
+            raise ConfigError(
+                f"weights {self.analyzer.backend.name}: no head {self.head!r}; it has {', '.join(heads)}"
+            )
+        return tuple(heads[self.head])
+
+    def fill(
+        self,
+        predictions: Predictions,
+        dataset: Dataset,
+        wanted: NDArray[np.bool_] | None = None,
+        *,
+        strict: bool = False,
+        progress: Progress | None = None,
+        keep: Callable[[NDArray[np.int64], Predictions], None] | None = None,
+    ) -> None:
+        """Predict the samples of a dataset, or the wanted ones (N,), into their places.
+
+        Parameters
+        ----------
+        strict : bool
+            Raise DatasetError at the first picture that cannot be read.
+        keep : callable, optional
+            Called with the places and predictions of each batch.
+        """
+        places = np.arange(len(dataset)) if wanted is None else np.flatnonzero(wanted)
+        done = len(dataset) - len(places)
+        for batch, part in self.stream(dataset, places):
+            unread = np.flatnonzero([error is not None for error in part.errors])
+            if strict and len(unread):
+                place = batch[unread[0]]
+                where = f"{dataset.path}: row {dataset.rows[place]} ({dataset.sources[place]})"
+                raise DatasetError(f"{where}: {part.errors[unread[0]]}; mend it, or run without --strict")
+            predictions.put(batch, part)
+            if keep:
+                keep(batch, part)
+            done += len(batch)
+            if progress:
+                progress(done, len(dataset))
+
+    def stream(
+        self, dataset: Dataset, places: NDArray[np.int64]
+    ) -> Iterator[tuple[NDArray[np.int64], Predictions]]:
+        """Predict samples batch by batch, reading pictures ahead; memory does not grow with the dataset.
+
+        Parameters
+        ----------
+        dataset : Dataset
+        places : (N,) int
+            Which samples.
+
+        Yields
+        ------
+        places : (B,) int
+        Predictions of them
+        """
+        for batch in _batches(_read_ahead(dataset, places)):
+            read = [(place, picture) for place, picture in batch if not isinstance(picture, ImageError)]
+            part = Predictions.empty(len(batch))
+            for row, (_, picture) in enumerate(batch):
+                if isinstance(picture, ImageError):
+                    part.errors[row] = str(picture)
+            if read:
+                rows = np.flatnonzero([error is None for error in part.errors])
+                part.put(rows, self._predict(dataset, np.array([p for p, _ in read]), [i for _, i in read]))
+            yield np.array([place for place, _ in batch]), part
+
+    def _predict(self, dataset: Dataset, places: NDArray[np.int64], images: Sequence[Image]) -> Predictions:
+        found = Predictions.empty(len(images))
+        grays = [image if image.ndim == 2 else to_gray(image) for image in images]
+        found.sizes[:] = [(gray.shape[1], gray.shape[0]) for gray in grays]
+        found.hashes[:] = [int.from_bytes(content_hash(gray), "big") for gray in grays]
+        found.boxes[:], found.box_scores[:], crops = self._faces(dataset, places, images)
+        faces = np.flatnonzero(metrics.detected(crops))
+        if dataset.fer2013_frame and self.boxes == "labels":
+            found.scores[:] = self._named(self._expressions_as_they_are(grays))
+            if self.both:
+                found.points[:], found.sigma[:] = find_keypoints(self.analyzer.backend, grays, faces, crops)
+        elif len(faces):
+            arrays = self.analyzer.describe(grays, faces, crops[faces], head=self.head, mirrored_too=self.tta)
+            found.points[faces], found.sigma[faces] = arrays.points_image, arrays.sigma
+            found.scores[faces] = self._named(arrays.scores)
+        return found
+
+    def _faces(
+        self, dataset: Dataset, places: NDArray[np.int64], images: Sequence[Image]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+        """Give boxes (B, 4), their scores (B,) and stage 1's crops (B, 4); NaN where no face was found."""
+        boxes = np.array([(0, 0, image.shape[1], image.shape[0]) for image in images], np.float32)
+        crops = crop_boxes(boxes, WholePicture.crop_from_box)
+        labelled = np.zeros(len(images), np.bool_)
+        framing = self.analyzer.detector.crop_from_box
+        if dataset.boxes is not None:
+            labelled = metrics.detected(dataset.boxes[places])
+            boxes[labelled] = dataset.boxes[places][labelled]
+            crops[labelled] = crop_boxes(boxes[labelled], framing)
+        if dataset.points is not None:
+            around = self.label_crops(dataset.points[places])
+            pointed = metrics.detected(around)
+            boxes[pointed] = crops[pointed] = around[pointed]
+            labelled |= pointed
+        if self.boxes == "labels":
+            return boxes, np.ones(len(images), np.float32), crops
+        target = np.where(labelled[:, None], crops, np.nan)
+        boxes, crops, scores = (
+            np.full_like(boxes, np.nan),
+            np.full_like(crops, np.nan),
+            np.full(len(images), np.nan),
+        )
+        for row, detections in enumerate(self.analyzer.detector(images)):
+            found = crop_boxes(detections.boxes, framing)
+            best = _best_face(found, target[row])
+            if best is not None:
+                boxes[row], scores[row], crops[row] = (
+                    detections.boxes[best],
+                    detections.scores[best],
+                    found[best],
+                )
+        return boxes, scores.astype(np.float32), crops
+
+    def label_crops(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Give stage 1's crops (N, 4) around labelled points (N, 15, 2); NaN where these are too few."""
+        crops = geometry.square(label_boxes(points), self.analyzer.backend.header["crop_factor"])
+        crops[~(crops[:, 2] - crops[:, 0] >= 2)] = np.nan
+        return np.asarray(crops, np.float32)
+
+    def _expressions_as_they_are(self, grays: Sequence[Image]) -> NDArray[np.float32]:
+        """Give the head's probabilities (B, C) of pictures that stand in stage 2's frame already."""
+        backend, each = self.analyzer.backend, np.arange(len(grays))
+        wholes = np.array([(0, 0, gray.shape[1], gray.shape[0]) for gray in grays], np.float64)
+        image_from_aligned = geometry.crop(wholes, ALIGNED_SIZE)
+        scores = find_expressions(backend, grays, each, image_from_aligned, self.head)
+        if not self.tta:
+            return scores
+        mirrored = geometry.compose(image_from_aligned, np.array(mirroring_matrix(ALIGNED_SIZE)))
+        return np.asarray((scores + find_expressions(backend, grays, each, mirrored, self.head)) / 2)
+
+    def _named(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Give the probabilities (B, 7) of schema.EXPRESSIONS among those (B, C) of the head's classes."""
+        named = np.zeros((len(scores), len(EXPRESSIONS)), np.float32)
+        for c, label in enumerate(EXPRESSIONS):
+            if label in self.classes:
+                named[:, c] = scores[:, self.classes.index(label)]
+        return np.asarray(named / named.sum(1, keepdims=True))
+
+
+def _best_face(crops: NDArray[np.float32], target: NDArray[Any]) -> int | None:
+    """Choose of crops (N, 4), largest first, the one that overlaps the target (4,) most; NaN: the largest."""
+    if not len(crops):
+        return None
+    if np.isnan(target).any():
+        return 0
+    overlap = geometry.overlaps(crops, target[None].astype(np.float32))[:, 0]
+    return int(overlap.argmax()) if overlap.max() > 0 else None
+
+
+def _read_ahead(dataset: Dataset, places: NDArray[np.int64]) -> Iterator[tuple[int, Image | ImageError]]:
+    """Read pictures in order, a few ahead of their use."""
+
+    def read(place: int) -> Image | ImageError:
+        try:
+            return dataset.load(place)
+        except ImageError as error:
+            return error
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        waiting = iter(places.tolist())
+        reading: list[tuple[int, Future[Image | ImageError]]] = []
+        while True:
+            reading += [
+                (place, pool.submit(read, place)) for place in islice(waiting, READ_AHEAD - len(reading))
+            ]
+            if not reading:
+                return
+            place, picture = reading.pop(0)
+            yield place, picture.result()
+
+
+def _batches(
+    pictures: Iterator[tuple[int, Image | ImageError]],
+) -> Iterator[list[tuple[int, Image | ImageError]]]:
+    """Gather pictures until they are many or large."""
+    batch: list[tuple[int, Image | ImageError]] = []
+    pixels = 0
+    for place, picture in pictures:
+        batch.append((place, picture))
+        pixels += 0 if isinstance(picture, ImageError) else picture.size
+        if len(batch) == BATCH or pixels >= BATCH_PIXELS:
+            yield batch
+            batch, pixels = [], 0
+    if batch:
+        yield batch

@@ -1,0 +1,75 @@
+"""A cross-check as files: one page for people, tables and JSON for programs."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from facekit.crosschecking import SUMMARY, CrossCheck
+from facekit.data.faults import clean
+from facekit.evaluation import sample_rows
+from facekit.journal import FILE, write_journal
+from facekit.report.page import page
+from facekit.writing import written
+
+SUSPECT_COLUMNS = (
+    "rank",
+    "index",
+    "source",
+    "split",
+    "task",
+    "label",
+    "predicted",
+    "score",
+    "confidence",
+    "pattern",
+)
+
+
+def write_report(result: CrossCheck, out: str | Path) -> Path:
+    """Write predictions.jsonl, predictions.csv, suspects.csv, report.html and, last, summary.json.
+
+    Parameters
+    ----------
+    result : CrossCheck
+    out : path
+        A folder, made if it is not there. A predictions.jsonl that is in it stays: the run wrote it.
+
+    Returns
+    -------
+    Path
+        Of report.html.
+    """
+    folder = Path(out)
+    evaluation = result.evaluation
+    if not (folder / FILE).exists():
+        write_journal(folder / FILE, evaluation.dataset, evaluation.predictions, evaluation.weights)
+    write_table(folder / "predictions.csv", sample_rows(evaluation.dataset, evaluation.predictions))
+    write_table(folder / "suspects.csv", result.rows(), SUSPECT_COLUMNS)
+    with written(folder / "report.html") as stream:
+        stream.write(page(result))
+    with written(folder / SUMMARY) as stream:
+        stream.write(result.to_json() + "\n")
+    return folder / "report.html"
+
+
+def write_clean(result: CrossCheck, file: str | Path) -> int:
+    """Write the list of rows without faults, with how suspect each label is, and give their number."""
+
+
+def write_table(path: Path, rows: Iterable[Mapping[str, Any]], columns: Iterable[str] = ()) -> None:
+    """Write a CSV file; its columns are the first row's unless given, and None is an empty cell."""
+    with written(path) as stream:
+        table = csv.writer(stream, lineterminator="\n")
+        header = tuple(columns)
+        if header:
+            table.writerow(header)
+        for row in rows:
+            if not header:
+                header = tuple(row)
+                table.writerow(header)
+            table.writerow([row[name] for name in header])

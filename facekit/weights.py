@@ -1,0 +1,184 @@
+"""Trained weights as safetensors: half-precision tensors under a header that says where they come from."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from facekit.errors import WeightsError
+from facekit.model import ModelConfig, SharedNetwork
+
+VERSION = 1
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A trained network with what its use needs.
+
+    Attributes
+    ----------
+    name : str
+        Such as "default-v1".
+    network : SharedNetwork
+        In evaluation mode, float32.
+    header : dict
+        ``mean`` and ``std`` (normalisation of 0..1 gray), ``crop_factor`` (side of stage 1's crop over the side of
+        the square around the 15 points), ``frame`` (5 points (x, y) of schema.ALIGNED_POINTS in the 48x48 crop),
+        ``temperature`` by head, ``sigma_factor``, and the record: data, held-out rows, metrics, commit.
+    sha256 : str
+        Of the file.
+    """
+
+    name: str
+    network: SharedNetwork
+    header: dict[str, Any]
+    sha256: str
+
+
+def shipped() -> dict[str, dict[str, str]]:
+    """Give the manifest of the shipped weights: name to file and sha256."""
+    text = (resources.files("facekit") / "pretrained" / MANIFEST).read_text()
+    manifest: dict[str, dict[str, str]] = json.loads(text)
+    return manifest
+
+
+def find_weights(weights: str | os.PathLike[str]) -> tuple[str, Path, str | None]:
+    """Give name, file and expected sha256 (None for a file of the user's) of shipped weights or a file.
+
+    Raises
+    ------
+    WeightsError
+        Neither a shipped name nor a file.
+    """
+    manifest = shipped()
+    if str(weights) in manifest:
+        entry = manifest[str(weights)]
+        folder = Path(str(resources.files("facekit") / "pretrained"))
+        return Path(entry["file"]).stem, folder / entry["file"], entry["sha256"]
+    path = Path(weights)
+    if path.is_dir():
+        path = path / "weights.safetensors"
+    if not path.is_file():
+        known = ", ".join(sorted(manifest))
+        raise WeightsError(
+            f"no weights {str(weights)!r}: expected a file or one of {known}; see `facekit models`"
+        )
+    return path.stem, path, None
+
+
+def load_weights(weights: str | os.PathLike[str] = "default") -> Weights:
+    """Read shipped weights by name, or a file.
+
+    Raises
+    ------
+    WeightsError
+        Missing, changed (sha256 differs from the manifest), not safetensors, or of another version.
+    """
+    name, path, expected = find_weights(weights)
+    try:
+        found = sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise WeightsError(
+            f"{path}: cannot be read: {error}; reinstall facekit or name another file"
+        ) from error
+    if expected is not None and found != expected:
+        raise WeightsError(
+            f"{path}: sha256 is {found}, expected {expected}; the file was changed, reinstall facekit"
+        )
+    header, tensors = read_tensors(path, "shared")
+    config = dict(header["model"])
+    config["blocks"], config["tasks"] = tuple(config["blocks"]), tuple(config["tasks"])
+    config["heads"] = {head: tuple(classes) for head, classes in config["heads"].items()}
+    network = SharedNetwork(ModelConfig(**config))
+    load_tensors(network, tensors, path)
+    return Weights(header.get("name", name), network.eval(), header, found)
+
+
+def read_tensors(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read a weights file's header and tensors.
+
+    Raises
+    ------
+    WeightsError
+        Not a safetensors file, without facekit's header, of another version or kind.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a mapping)
+    except (SafetensorError, OSError) as error:
+        found = sha256(path.read_bytes()).hexdigest()
+        raise WeightsError(f"{path}: not a safetensors file (sha256 {found}): {error}") from error
+    header: dict[str, Any] = json.loads(metadata.get("facekit", "{}"))
+    if header.get("version") != VERSION or header.get("kind") != kind:
+        raise WeightsError(
+            f"{path}: weights of kind {header.get('kind')!r}, version {header.get('version')!r}; expected kind "
+            f"{kind!r}, version {VERSION}; train them anew or use another release of facekit"
+        )
+    return header, tensors
+
+
+def load_tensors(network: torch.nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+    """Put tensors read from `path` into a network.
+
+    Raises
+    ------
+    WeightsError
+        Names or shapes differ.
+    """
+    try:
+        missing, unexpected = network.load_state_dict(
+            {key: tensor.float() for key, tensor in tensors.items()}, strict=False
+        )
+    except RuntimeError as error:
+        raise WeightsError(f"{path}: tensors do not fit the header's network: {error}") from error
+    # Counters of batches serve only training and are not stored.
+    missing = [key for key in missing if not key.endswith("num_batches_tracked")]
+    if missing or unexpected:
+        raise WeightsError(f"{path}: tensors do not fit the header's network: {missing=}, {unexpected=}")
+
+
+def save_weights(path: Path, network: torch.nn.Module, kind: str, header: dict[str, Any]) -> str:
+    """Write a network in half precision under its header, atomically, and give the file's sha256."""
+    tensors = {
+        key: (tensor.half() if tensor.is_floating_point() else tensor).cpu().contiguous()
+        for key, tensor in network.state_dict().items()
+        if not key.endswith("num_batches_tracked")
+    }
+    record = {"version": VERSION, "kind": kind, **header}
+    data = save(tensors, {"facekit": json.dumps(record, allow_nan=False)})
+    write_atomically(path, data)
+    return sha256(data).hexdigest()
+
+
+def model_record(config: ModelConfig) -> dict[str, Any]:
+    """Give a network's configuration as it stands in a header."""
+    record = asdict(config)
+    record["heads"] = dict(config.heads)
+    return record
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file under a temporary name beside it and move it to its place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
