@@ -1,9 +1,10 @@
-"""Label the faces of whole pictures with YuNet, seen at several sizes and mirrored, as training scenes of the detector.
+"""Label the faces of whole pictures with YuNet, at several sizes and mirrored, for training the detector.
 
     python benchmarks/label_scenes.py --labeller YUNET.onnx --out runs/scenes SOURCE...
 
-A SOURCE is a folder of pictures. The result is a folder in the form that `facekit train --arch detector --data`
-reads (see facekit.data.detection_scenes): pictures no longer than 640 pixels and faces.csv.
+A SOURCE is a folder of pictures, at any depth, whose name becomes a subfolder's. The result is a folder in the
+form that the detector's training reads (see facekit.data.detection_scenes): pictures no longer than 640 pixels,
+and faces.csv.
 """
 
 from __future__ import annotations
@@ -19,13 +20,15 @@ from PIL import Image
 
 from facekit import geometry
 from facekit.detection import Detections, YuNetDetector
-from facekit.images import read_image
+from facekit.images import find_pictures, read_image
 from facekit.mirror import mirror_boxes, mirror_image
 
 SIZES = (160, 320, 640, 960, 1280)
 """Longest sides at which a picture is looked at, pixels."""
 LONGEST_SIDE = 640
 LARGEST_ENLARGEMENT = 2.0
+DOUBTFUL = 0.3
+"""What scores less is taken for background."""
 SAME_FACE = 0.4
 """Boxes of two views that overlap by more show the same face."""
 
@@ -49,8 +52,8 @@ def look(image: NDArray[np.uint8], size: int, detector: YuNetDetector) -> list[D
 def label(image: NDArray[np.uint8], detector: YuNetDetector) -> NDArray[np.float64]:
     """Label one picture.
 
-    A face's box is the mean over the views that show it, weighted by their scores; its score is that of the best
-    size, as the mean over the picture and its mirror, so that what only one of the two shows counts half.
+    A face's box is the mean over the views that show it, weighted by their scores. Its score is the mean over
+    its two best sizes, the picture and its mirror: what shows at one size or on one side only counts half.
 
     Returns
     -------
@@ -69,8 +72,10 @@ def label(image: NDArray[np.uint8], detector: YuNetDetector) -> NDArray[np.float
         members, left = left[same], left[~same]
         weights = scores[members] ** 2
         box = (boxes[members] * weights[:, None]).sum(0) / weights.sum()
-        score = max(scores[members[size_of[members] == k]].sum() / 2 for k in set(size_of[members]))
-        faces.append([*box, min(score, 1.0)])
+        by_size = [scores[members[size_of[members] == size]][:2].sum() / 2 for size in range(len(sizes))]
+        score = np.sort(by_size)[-2:].mean()
+        if score >= DOUBTFUL:
+            faces.append([*box, score])
     return np.array(faces).reshape(-1, 5)
 
 
@@ -97,12 +102,12 @@ def main() -> None:
     options = parser.parse_args()
     cv2.setNumThreads(1)
     detector = YuNetDetector(options.labeller, min_score=0.3, longest_side=max(SIZES))
-    paths = [path for source in options.sources for path in sorted(source.rglob("*.jp*g"))]
+    paths = [(source.name, path) for source in options.sources for path in find_pictures(source)]
     rows: list[list[str | float]] = []
-    for place, path in enumerate(paths):
+    for place, (folder, path) in enumerate(paths):
         image = read_image(path)
         image, faces = shrink(image, label(image, detector))
-        name = f"{path.parent.name}/{path.stem}.jpg"
+        name = f"{folder}/{path.stem}.jpg"
         (options.out / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(image).save(options.out / name, quality=options.quality)
         rows += [[name, *np.round(face[:4], 2), round(face[4], 4)] for face in faces]

@@ -1,4 +1,4 @@
-"""Faces, 15 keypoints and calibrated expressions from pictures, offline, and a cross-check of both against labels."""
+"""Faces, 15 keypoints and calibrated expressions from pictures, and a cross-check of both against labels."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _EXPORTS = {
     "load_dataset": "facekit.data.catalog",
     "train": "facekit.training",
 }
-"""Public name to the module that holds it, imported when the name is first used: torch alone takes seconds."""
+"""Public name to the module that holds it; it is imported at first use, because torch alone takes seconds."""
 
 __all__ = [*_EXPORTS]
 

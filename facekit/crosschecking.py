@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from facekit import metrics, plots, suspects
+from facekit import geometry, metrics, plots, suspects
 from facekit.analyzer import DEFAULT_HEAD, FaceAnalyzer
 from facekit.data.catalog import load_dataset
-from facekit.data.faults import find_faults
+from facekit.data.faults import FaultFinder
 from facekit.data.fer2013 import join_ferplus
 from facekit.data.samples import Dataset
-from facekit.errors import DatasetError
+from facekit.errors import DatasetError, ImageError
 from facekit.evaluation import Evaluation, choose_samples, default_boxes, measure
 from facekit.journal import Journal
-from facekit.predictions import Boxes, Predictions, Predictor, Progress
+from facekit.predictions import Boxes, Predictions, Predictor, Progress, read_ahead
 from facekit.schema import EXPRESSIONS, FERPLUS, MEAN_FACE
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ CLEAR_CLASSES = ("happy", "neutral", "surprise")
 
 NEAR = 0.05
 """A point this near, in distances of the outer eye corners, counts as right for a confidence in keypoints."""
+
+PORTRAIT_SIZES = (48, 160)
+PORTRAIT_MARGIN = 1.1
 
 _log = logging.getLogger(__name__)
 
@@ -186,7 +190,44 @@ class CrossCheck:
         DatasetError
             There are no points.
         """
-        return plots.mean_face(np.array(MEAN_FACE), *self.mean_face_errors())
+        lengths, offsets = self.mean_face_errors()
+        figures = self.evaluation.keypoints
+        shares = figures.per_point.values() if figures else ()
+        texts = ["" if share is None else f"{share:.1%}" for share in shares]
+        return plots.mean_face(np.array(MEAN_FACE), lengths, offsets, texts)
+
+    def plot_samples(self, places: Sequence[int] | None = None) -> Figure:
+        """Draw samples with labelled and predicted points: those at `places`, or 24 at random."""
+        chosen = random_places(len(self.dataset)) if places is None else places
+        portraits = [self.portrait(place) for place in chosen]
+        pictures, labelled, predicted = zip(*portraits, strict=True)
+        titles = [str(self.dataset.sources[place]) for place in chosen]
+        return plots.samples(pictures, np.array(labelled), np.array(predicted), titles)
+
+    def portrait(self, place: int) -> tuple[NDArray[np.uint8], NDArray[np.float64], NDArray[np.float64]]:
+        """Cut out a sample's face, or show its whole picture if that is the face or none was found.
+
+        Returns
+        -------
+        picture : (S, S) or (S, S, 3) uint8
+        labelled, predicted : (15, 2) float64
+            Pixels of the picture, centres at integers; NaN where there is no point.
+        """
+        predictions, points = self.evaluation.predictions, self.dataset.points
+        predicted = predictions.points[place].astype(np.float64)
+        labelled = np.full_like(predicted, np.nan) if points is None else points[place].astype(np.float64)
+        image = self.dataset.load(place)
+        square = geometry.square(np.array([0, 0, image.shape[1], image.shape[0]], np.float64))
+        if points is not None or self.dataset.whole_pictures:
+            square = _around(predictions.boxes[place], np.concatenate([predicted, labelled]), square)
+        size = int(np.clip(square[2] - square[0], *PORTRAIT_SIZES))
+        image_from_portrait = geometry.crop(square, size)
+        portrait_from_image = geometry.invert(image_from_portrait)
+        return (
+            geometry.warp(image, image_from_portrait, size),
+            geometry.apply(portrait_from_image, labelled),
+            geometry.apply(portrait_from_image, predicted),
+        )
 
     def mean_face_errors(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Give each keypoint's mean error (15,) and mean offset (15, 2) from its label, on the mean face.
@@ -259,25 +300,55 @@ def crosscheck(
         chosen = choose_samples(dataset, format, split, limit, seed, strict)
     analyzer = analyzer or FaceAnalyzer(device, detector, weights=weights)
     predictor = Predictor(analyzer, boxes or default_boxes(chosen), head or DEFAULT_HEAD, tta)
-    predictions = _predict(chosen, predictor, None if out is None else Path(out), strict, progress)
+    finder = FaultFinder(chosen)
+    predictions = _predict(chosen, predictor, None if out is None else Path(out), strict, progress, finder)
     path = str(dataset.path if isinstance(dataset, Dataset) else dataset)
     evaluation = measure(chosen, predictions, predictor, path, split, seed)
     found = _suspects(evaluation, out_of_fold)
     return CrossCheck(
         evaluation=evaluation,
         suspects=found,
-        faults=find_faults(chosen),
-        seen=_seen(analyzer, evaluation.predictions),
+        faults=finder.faults(),
+        seen=_seen(weights, analyzer, evaluation.predictions),
         reference=None if reference is None else _judge(evaluation, found),
     )
 
 
+def random_places(count: int, wanted: int = 24) -> list[int]:
+    """Choose samples to look at: the same ones each time, in order."""
+    chosen = np.random.default_rng(0).choice(count, min(wanted, count), replace=False)
+    return [int(place) for place in np.sort(chosen)]
+
+
+def _around(
+    box: NDArray[np.float32], points: NDArray[np.float64], otherwise: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Give the square (4,), image edges, around a face's box and points, or another one without a face."""
+    if np.isnan(box).any():
+        return otherwise
+    edges = np.stack([box.astype(np.float64), geometry.box_around(points[~np.isnan(points).any(1)])])
+    return np.asarray(geometry.square(np.concatenate([edges.min(0)[:2], edges.max(0)[2:]]), PORTRAIT_MARGIN))
+
+
 def _predict(
-    dataset: Dataset, predictor: Predictor, out: Path | None, strict: bool, progress: Progress | None
+    dataset: Dataset,
+    predictor: Predictor,
+    out: Path | None,
+    strict: bool,
+    progress: Progress | None,
+    finder: FaultFinder,
 ) -> Predictions:
+    """Predict every sample while its faults are looked for; with `out`, go on from what lies there."""
+
+    def look(place: int, picture: NDArray[np.uint8] | ImageError) -> None:
+        if isinstance(picture, ImageError):
+            finder.miss(place)
+        else:
+            finder.see(place, picture)
+
     predictions = Predictions.empty(len(dataset))
     if out is None:
-        predictor.fill(predictions, dataset, strict=strict, progress=progress)
+        predictor.fill(predictions, dataset, strict=strict, progress=progress, look=look)
         return predictions
     journal = Journal(out, dataset, predictor)
     if (out / SUMMARY).exists():
@@ -286,8 +357,12 @@ def _predict(
     done = journal.read(predictions)
     if done.any():
         _log.info("%s: going on after %d of %d samples", journal.path, done.sum(), len(dataset))
+        for place, picture in read_ahead(dataset, np.flatnonzero(done)):
+            look(place, picture)
     with journal:
-        predictor.fill(predictions, dataset, ~done, strict=strict, progress=progress, keep=journal.write)
+        predictor.fill(
+            predictions, dataset, ~done, strict=strict, progress=progress, keep=journal.write, look=look
+        )
     return predictions
 
 
@@ -350,11 +425,13 @@ def _suspect_points(evaluation: Evaluation) -> tuple[NDArray[Any], ...]:
     return places, np.full(len(places), "keypoints", object), scores, confidence, flagged, patterns
 
 
-def _seen(analyzer: FaceAnalyzer, predictions: Predictions) -> NDArray[np.bool_] | None:
-    from facekit.weights import seen_hashes
-
-    known = seen_hashes(analyzer.backend.name)
-    return None if known is None else np.isin(predictions.hashes, known)
+def _seen(weights: str, analyzer: FaceAnalyzer, predictions: Predictions) -> NDArray[np.bool_] | None:
+    """Tell which pictures are in the list of contents that lies beside the weights, 8 bytes each."""
+    shipped = Path(str(resources.files("facekit") / "pretrained" / f"{analyzer.backend.name}.seen"))
+    file = next((f for f in (Path(weights).with_suffix(".seen"), shipped) if f.is_file()), None)
+    if file is None:
+        return None
+    return np.isin(predictions.hashes, np.frombuffer(file.read_bytes(), ">u8"))
 
 
 def _judge(evaluation: Evaluation, found: Suspects) -> Reference:

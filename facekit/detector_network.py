@@ -11,12 +11,16 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from torchvision.ops import batched_nms
 
 from facekit.model import fold_batch_norms
 
@@ -45,12 +49,12 @@ class DetectorConfig:
 
     stem: int = 32
     widths: tuple[int, ...] = (48, 96, 128)
-    blocks: tuple[int, ...] = (1, 1, 2, 2)
+    blocks: tuple[int, ...] = (0, 2, 3, 2)
     head: int = 48
 
 
 class Separable(nn.Module):
-    """Depthwise convolution, pointwise convolution, a batch norm each; added to its input where shapes agree [1]_."""
+    """Depthwise and pointwise convolution, a batch norm each; added to its input where shapes agree [1]_."""
 
     def __init__(self, channels: int, width: int, size: int = 3, stride: int = 1) -> None:
         super().__init__()
@@ -101,7 +105,10 @@ class DetectorNetwork(nn.Module):
             deeper = [Separable(width, width, 5) for _ in range(blocks)]
             self.stages.append(nn.Sequential(Separable(channels, width, 5, 2), *deeper))
             channels = width
-        self.laterals = nn.ModuleList(nn.Conv2d(width, config.head, 1) for width in config.widths)
+        self.laterals = nn.ModuleList(
+            nn.Identity() if width == config.head else nn.Conv2d(width, config.head, 1)
+            for width in config.widths
+        )
         self.smooth = nn.ModuleList(Separable(config.head, config.head) for _ in config.widths)
         self.outputs = nn.ModuleList(nn.Conv2d(config.head, 5, 1) for _ in config.widths)
         for module in self.modules():
@@ -112,7 +119,7 @@ class DetectorNetwork(nn.Module):
             assert output.bias is not None
             nn.init.normal_(output.weight, std=0.01)
             nn.init.constant_(output.bias, 0.7)
-            # At first one cell in a hundred is thought to be a face, so that the many empty ones do not swamp the loss.
+            # At first a cell is a face to 1%, so that the many empty ones do not swamp the loss.
             nn.init.constant_(output.bias[:1], -math.log(99))
 
     def forward(self, pictures: Tensor) -> Cells:
@@ -136,7 +143,7 @@ class DetectorNetwork(nn.Module):
 
 
 def cell_grid(height: int, width: int, device: torch.device) -> Tensor:
-    """Give each cell's centre, as edges are counted, and stride: (A, 3) float32, pixels, finest level first."""
+    """Give each cell's centre, counted as edges are, and stride: (A, 3) float32, finest level first."""
     levels = []
     for stride in STRIDES:
         down = (torch.arange(height // stride, device=device) + 0.5) * stride
@@ -147,7 +154,41 @@ def cell_grid(height: int, width: int, device: torch.device) -> Tensor:
 
 
 def for_inference(network: DetectorNetwork) -> DetectorNetwork:
-    """Give a copy in evaluation mode with batch norms folded into the convolutions; threads may share it."""
+    """Give a copy with batch norms folded into convolutions, for pictures in 0..255; threads may share it."""
     folded = copy.deepcopy(network).eval().requires_grad_(False)
     fold_batch_norms(folded)
+    tiles = folded.stem[0]
+    assert isinstance(tiles, nn.Conv2d)
+    tiles.weight /= 255
     return folded
+
+
+def padded_size(height: int, width: int) -> tuple[int, int]:
+    """Give the height and width that the network takes a picture at: multiples of its largest stride."""
+    step = STRIDES[-1]
+    return -(-height // step) * step, -(-width // step) * step
+
+
+def stack_padded(images: Sequence[NDArray[np.uint8]], device: torch.device) -> Tensor:
+    """Put pictures (H, W, 3) or (H, W) of one padded size on black: (B, 3, H, W) float32, 0..255, channels last."""
+    height, width = padded_size(*images[0].shape[:2])
+    canvas = np.zeros((len(images), height, width, 3), np.uint8)
+    for place, image in enumerate(images):
+        canvas[place, : image.shape[0], : image.shape[1]] = image.reshape(*image.shape[:2], -1)
+    return torch.from_numpy(canvas).to(device).permute(0, 3, 1, 2).float()
+
+
+def best_cells(
+    cells: Cells, min_logit: float, overlap: float
+) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Keep the best cell of each face, by non-maximum suppression for the whole batch at once.
+
+    Returns
+    -------
+    list of (boxes (N, 4), logits (N,)), one a picture, the best first
+    """
+    picture, cell = (cells.logits > min_logit).nonzero(as_tuple=True)
+    boxes, logits = cells.boxes[picture, cell], cells.logits[picture, cell]
+    kept = batched_nms(boxes, logits, picture, overlap)
+    picture_of, own_boxes, own_logits = (part[kept].cpu().numpy() for part in (picture, boxes, logits))
+    return [(own_boxes[picture_of == k], own_logits[picture_of == k]) for k in range(len(cells.logits))]

@@ -25,6 +25,7 @@ MAX_REDIRECTS = 5
 
 _REDIRECTS = (301, 302, 303, 307, 308)
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
+_GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
 
 
 def fetch(url: str, *, allow_private: bool = False) -> bytes:
@@ -127,7 +128,7 @@ def _connect(
                 raise
             continue
         if secure:
-            # The wrapped socket owns the connection also when the handshake fails.
+            connected.settimeout(_left(deadline))
             connected = ssl.create_default_context().wrap_socket(connected, server_hostname=host)
         return _TimedSocket(connected, deadline)
     raise OSError(f"{host} has no address")
@@ -162,7 +163,8 @@ def is_public(address: str) -> bool:
             inner = ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
         if inner is not None:
             return is_public(str(inner))
-    return ip.is_global and not (ip.is_multicast or ip.is_reserved)
+        return ip.is_global and ip in _GLOBAL_UNICAST
+    return ip.is_global and not ip.is_multicast
 
 
 def _left(deadline: float) -> float:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from facekit.errors import ConfigError, WeightsError
 from facekit.objectives import Objective
+from facekit.model import multiplies_bfloat16
 from facekit.weights import write_atomically
 
 _log = logging.getLogger(__name__)
@@ -149,9 +150,7 @@ def fit(
         The checkpoint is of another network.
     """
     device = next(network.parameters()).device
-    if device.type == "cuda":
-        # Only there: on CPU, torch 2.15's backward pass of channels-last convolutions of 8 channels crashes.
-        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = _optimizer(network, config)
     average = Average(network, config.average)
     history: list[dict[str, float]] = []
@@ -159,16 +158,15 @@ def fit(
     if resume and checkpoint.is_file():
         history = _restore(checkpoint, network, average, optimizer)
     steps = objectives[0].batches()
-    # AVX512-BF16 alone does not pay here: its backward pass measured ten times slower than float32's.
-    native = device.type == "cuda" or (device.type == "cpu" and torch.cpu._is_amx_tile_supported())
-    running = _Mixed(torch.compile(network) if config.compiled else network, native)
+    running = torch.compile(network) if config.compiled else network
+    native = multiplies_bfloat16(device)
     for epoch in range(len(history), config.epochs):
         started = time.perf_counter()
         seed = config.seed * 100_003 + epoch
         torch.manual_seed(seed)
         generator = torch.Generator(device).manual_seed(seed)
         for objective in objectives:
-            objective.start_epoch(generator)
+            objective.start_epoch(epoch / config.epochs, generator)
         network.train()
         sums = {objective.name: torch.zeros((), device=device) for objective in objectives}
         for step in range(steps):

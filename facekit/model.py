@@ -239,3 +239,10 @@ def fold_batch_norms(module: nn.Module) -> None:
 def parameter_count(module: nn.Module) -> int:
     """Count the parameters of a module."""
     return sum(parameter.numel() for parameter in module.parameters())
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Tell whether a device's arithmetic units take bfloat16."""
+    if device.type == "cpu":
+        return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from facekit.augmentation import (
@@ -17,7 +18,6 @@ from facekit.augmentation import (
 )
 from facekit.data.resident import ExpressionSamples, KeypointSamples
 from facekit.losses import expression_loss, keypoint_loss
-from facekit.mirror import mirror_image, mirror_points
 from facekit.model import DEFAULT_HEAD, INPUT_SIZE
 from facekit.schema import OUTER_EYE_CORNERS
 
@@ -53,8 +53,8 @@ class Objective(Protocol):
         """Count the batches of an epoch."""
         ...
 
-    def start_epoch(self, generator: Generator) -> None:
-        """Draw the order of an epoch's samples."""
+    def start_epoch(self, done: float, generator: Generator) -> None:
+        """Draw the order of an epoch's samples; `done` is the share of the run that lies behind."""
         ...
 
     def loss(self, network: nn.Module, step: int, generator: Generator) -> Tensor:
@@ -103,7 +103,7 @@ class KeypointObjective:
         """Count the batches of an epoch."""
         return max(1, int(self.train.draws.sum()) // self.batch_size)
 
-    def start_epoch(self, generator: Generator) -> None:
+    def start_epoch(self, done: float, generator: Generator) -> None:
         """Nothing to draw: each batch is drawn with replacement by the samples' weights."""
 
     def loss(self, network: nn.Module, step: int, generator: Generator) -> Tensor:  # noqa: ARG002
@@ -122,34 +122,27 @@ class KeypointObjective:
 
     @torch.inference_mode()
     def validate(self, network: nn.Module) -> dict[str, float]:
-        """Give ``nme`` (outer eye corners, label boxes jittered by up to 5%), ``nme_mirrored`` and sigma's scale."""
-        errors, mirrored, sigma, targets = self.errors(network)
-        apart = (targets[:, OUTER_EYE_CORNERS[0]] - targets[:, OUTER_EYE_CORNERS[1]]).norm(dim=-1)
-        return {
-            "nme": float((errors.mean(1) / apart).nanmean()),
-            "nme_mirrored": float((mirrored.mean(1) / apart).nanmean()),
-            "sigma_factor": float(
-                (errors / sigma).nanmedian() / 0.8391
-            ),  # median of a Gamma(2) over its mean
-        }
+        """Give ``nme`` (outer eye corners, label boxes jittered by up to 5%) and ``sigma_factor``.
 
-    @torch.inference_mode()
-    def errors(self, network: nn.Module) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Give distances (N, 15) plain and averaged with the mirror, sigma (N, 15) and targets, crop pixels."""
+        The latter is what brings the expected errors' median to that of the errors.
+        """
         size, device = INPUT_SIZE["keypoints"], self.held_out.canvases.device
         generator = Generator(device).manual_seed(0)
-        rows = []
+        errors, ratios = [], []
         for start in range(0, len(self.held_out), 256):
             canvases = self.held_out.canvases[start : start + 256]
             points_canvas = self.held_out.points_canvas[start : start + 256]
             crops, targets = augment_keypoints(canvases, points_canvas, size, JITTER, generator)
-            normalised = (crops - self.mean) / self.std
-            points, sigma = network(normalised, "keypoints")
-            reflected, _ = network(mirror_image(normalised), "keypoints")
-            both = (points + mirror_points(reflected, size)) / 2
-            rows.append(((points - targets).norm(dim=-1), (both - targets).norm(dim=-1), sigma, targets))
-        columns = zip(*rows, strict=True)
-        return tuple(torch.cat(column).float() for column in columns)  # type: ignore[return-value]
+            points, sigma = network((crops - self.mean) / self.std, "keypoints")
+            distance = (points.float() - targets).norm(dim=-1)
+            apart = (targets[:, OUTER_EYE_CORNERS[0]] - targets[:, OUTER_EYE_CORNERS[1]]).norm(dim=-1)
+            errors.append(distance.nanmean(1) / apart)
+            ratios.append(distance / sigma)
+        median_over_mean = 0.8392  # of a Gamma distribution of shape 2, the errors' model; see losses
+        return {
+            "nme": float(torch.cat(errors).nanmean()),
+            "sigma_factor": float(torch.cat(ratios).nanmedian()) / median_over_mean,
+        }
 
 
 class ExpressionObjective:
@@ -168,10 +161,11 @@ class ExpressionObjective:
     batch_size : int
     smoothing : float
         Label smoothing.
-    mixup : float
-        Parameter of the Beta distribution that blends pairs of samples; 0: none.
     auxiliary : float
         Weight of each head besides the default one.
+    early_size : int
+        Side of the crops, pixels, in the first `early_share` of the epochs; smaller ones cost less.
+    early_share : float
     """
 
     name = "expression"
@@ -187,20 +181,24 @@ class ExpressionObjective:
         std: float,
         batch_size: int,
         smoothing: float = 0.1,
-        mixup: float = 0.0,
         auxiliary: float = 0.2,
+        early_size: int = 48,
+        early_share: float = 0.0,
     ) -> None:
         self.train, self.held_out, self.heads, self.augment = train, held_out, heads, augment
         self.mean, self.std, self.batch_size = mean, std, batch_size
-        self.smoothing, self.mixup, self.auxiliary = smoothing, mixup, auxiliary
+        self.smoothing, self.auxiliary = smoothing, auxiliary
+        self.early_size, self.early_share = early_size, early_share
+        self._size = INPUT_SIZE["expression"]
         self._order = torch.empty(0, dtype=torch.int64)
 
     def batches(self) -> int:
         """Count the batches of an epoch."""
         return max(1, int(self.train.draws.sum()) // self.batch_size)
 
-    def start_epoch(self, generator: Generator) -> None:
+    def start_epoch(self, done: float, generator: Generator) -> None:
         """Draw each sample `draws` times, the fraction by chance, in random order."""
+        self._size = self.early_size if done < self.early_share else INPUT_SIZE["expression"]
         draws = self.train.draws
         chance = torch.rand(len(draws), device=draws.device, generator=generator)
         times = (draws.floor() + (chance < draws.frac())).long()
@@ -214,22 +212,11 @@ class ExpressionObjective:
         crops = augment_expression(
             self.train.canvases[index], INPUT_SIZE["expression"], self.augment, generator
         )
+        if self._size != crops.shape[-1]:
+            crops = F.interpolate(crops, self._size, mode="bilinear", antialias=True)
         targets, weights = self.train.targets[index], self.train.weights[index]
-        logits = None
-        if self.mixup:
-            share = torch.distributions.Beta(self.mixup, self.mixup).sample().item()
-            share = max(share, 1 - share)
-            partner = torch.randperm(len(index), device=crops.device, generator=generator)
-            crops = share * crops + (1 - share) * crops[partner]
-            logits = network((crops - self.mean) / self.std, "expression")
-            return share * self._cross_entropy(logits, targets, weights) + (1 - share) * self._cross_entropy(
-                logits, targets[partner], weights[partner]
-            )
-        logits = network((crops - self.mean) / self.std, "expression")
-        return self._cross_entropy(logits, targets, weights)
-
-    def _cross_entropy(self, logits: Mapping[str, Tensor], targets: Tensor, weights: Tensor) -> Tensor:
-        total, start = torch.zeros((), device=targets.device), 0
+        logits, start = network((crops - self.mean) / self.std, "expression"), 0
+        total = torch.zeros((), device=targets.device)
         for place, (head, classes) in enumerate(self.heads.items()):
             target = targets[:, start : start + len(classes)]
             smooth = target * (1 - self.smoothing) + self.smoothing / len(classes)
@@ -240,28 +227,22 @@ class ExpressionObjective:
 
     @torch.inference_mode()
     def validate(self, network: nn.Module) -> dict[str, float]:
-        """Give each held-out set's accuracy, plain and averaged with the mirror, and negative log likelihood."""
+        """Give each held-out set's accuracy and negative log likelihood."""
         figures = {}
         for name, samples in self.held_out.items():
-            plain, mirrored = self.logits(network, samples)
             labelled = samples.labels >= 0
-            truth = samples.labels[labelled]
-            plain, both = plain[labelled], (plain.softmax(1) + mirrored.softmax(1))[labelled]
-            figures[f"{name}_accuracy"] = float((plain.argmax(1) == truth).float().mean())
-            figures[f"{name}_accuracy_tta"] = float((both.argmax(1) == truth).float().mean())
-            figures[f"{name}_nll"] = float(nn.functional.cross_entropy(plain, truth))
+            logits, truth = self.logits(network, samples)[labelled], samples.labels[labelled]
+            figures[f"{name}_accuracy"] = float((logits.argmax(1) == truth).float().mean())
+            figures[f"{name}_nll"] = float(F.cross_entropy(logits, truth))
         return figures
 
     @torch.inference_mode()
-    def logits(
-        self, network: nn.Module, samples: ExpressionSamples, head: str = DEFAULT_HEAD
-    ) -> tuple[Tensor, Tensor]:
-        """Give a head's logits (N, C) for samples as they are and mirrored."""
-        size, plain, mirrored = INPUT_SIZE["expression"], [], []
+    def logits(self, network: nn.Module, samples: ExpressionSamples, head: str = DEFAULT_HEAD) -> Tensor:
+        """Give a head's logits (N, C) for samples as they are."""
+        size, rows = INPUT_SIZE["expression"], []
         middle = canvas_from_crop(samples.canvases.shape[-1], size).to(samples.canvases.device)
         for start in range(0, len(samples), 512):
             canvases = samples.canvases[start : start + 512]
-            crops = (sample(canvases, middle.expand(len(canvases), -1, -1), size) - self.mean) / self.std
-            plain.append(network(crops, "expression")[head].float())
-            mirrored.append(network(mirror_image(crops), "expression")[head].float())
-        return torch.cat(plain), torch.cat(mirrored)
+            crops = sample(canvases, middle.expand(len(canvases), -1, -1), size)
+            rows.append(network((crops - self.mean) / self.std, "expression")[head].float())
+        return torch.cat(rows)

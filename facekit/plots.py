@@ -21,6 +21,9 @@ LABELLED = "#d1570f"
 
 SHADES = "Blues"
 
+FACE_LINES = ((7, 6), (8, 9), (3, 0, 2), (4, 1, 5), (11, 13, 12, 14, 11))
+"""Brows, eyes and mouth as lines between keypoints, by their places in schema.KEYPOINTS."""
+
 
 def confusion(counts: NDArray[np.integer[Any]], labels: Sequence[str]) -> Figure:
     """Draw a confusion matrix, shaded by each row's shares.
@@ -69,7 +72,7 @@ def reliability(counts: NDArray[Any], confidence: NDArray[Any], accuracy: NDArra
     some = counts > 0
     axes.plot(confidence[some], accuracy[some], color=PREDICTED, linewidth=1.8)
     axes.scatter(confidence[some], accuracy[some], 14, color=PREDICTED, zorder=3)
-    axes.text(0.66, 0.73, "as sure as right", color=MUTED, fontsize=8, rotation=42, rotation_mode="anchor")
+    axes.text(0.66, 0.73, "calibrated", color=MUTED, fontsize=8, rotation=42, rotation_mode="anchor")
     axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="share of right predictions")
     return figure
 
@@ -136,43 +139,39 @@ def histogram(
     return figure
 
 
-def mean_face(points: NDArray[Any], errors: NDArray[Any], offsets: NDArray[Any]) -> Figure:
-    """Draw each keypoint's error on a mean face.
+def mean_face(
+    points: NDArray[Any], errors: NDArray[Any], offsets: NDArray[Any], texts: Sequence[str]
+) -> Figure:
+    """Draw each keypoint's error on a mean face, three times as large as it is.
 
     Parameters
     ----------
     points : (15, 2) float
-        The mean face; y points down.
+        The mean face, in the order of schema.KEYPOINTS; y points down.
     errors : (15,) float
         Mean error of each point, in the units of `points`: the circle's radius; NaN without labels.
     offsets : (15, 2) float
-        Mean of predicted less labelled place, in the same units: the arrow, drawn four times as long.
+        Mean of predicted less labelled place, in the same units: the arrow.
+    texts : sequence of 15 str
+        Written below each point.
 
     Returns
     -------
     Figure
     """
-    figure, axes = _figure(4.2, 4.2)
     from matplotlib.patches import Circle
 
-    for (x, y), radius in zip(points, errors, strict=True):
-        if not np.isnan(radius):
-            axes.add_patch(Circle((x, y), radius, color=PREDICTED, alpha=0.25, linewidth=0))
-    axes.scatter(points[:, 0], points[:, 1], 9, color=INK, zorder=3)
-    some = ~np.isnan(errors)
-    axes.quiver(
-        *points[some].T,
-        *offsets[some].T * 4,
-        color=LABELLED,
-        angles="xy",
-        scale_units="xy",
-        scale=1,
-        width=0.006,
-        zorder=4,
-    )
-    margin = 0.14 * np.ptp(points[:, 0])
-    axes.set(xlim=(points[:, 0].min() - margin, points[:, 0].max() + margin))
-    axes.set(ylim=(points[:, 1].max() + margin, points[:, 1].min() - margin), aspect="equal")
+    figure, axes = _figure(4.4, 4.4)
+    for line in FACE_LINES:
+        axes.plot(*points[list(line)].T, color=GRID, linewidth=3, solid_capstyle="round", zorder=1)
+    for (x, y), radius, (dx, dy), text in zip(points, errors * 3, offsets * 3, texts, strict=True):
+        axes.plot(x, y, ".", color=INK, markersize=4, zorder=3)
+        if np.isnan(radius):
+            continue
+        axes.add_patch(Circle((x, y), radius, color=PREDICTED, alpha=0.3, linewidth=0, zorder=2))
+        axes.plot([x, x + dx], [y, y + dy], color=LABELLED, linewidth=1.6, zorder=4)
+        axes.text(x, y + radius + 0.012, text, ha="center", va="top", fontsize=7, color=INK, zorder=5)
+    axes.set(xlim=(-0.62, 0.62), ylim=(0.62, -0.62), aspect="equal")
     axes.set_axis_off()
     return figure
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from itertools import islice
@@ -17,7 +17,7 @@ from facekit.analyzer import DEFAULT_HEAD, FaceAnalyzer
 from facekit.data.holdout import content_hash
 from facekit.data.label_boxes import label_boxes
 from facekit.data.samples import Dataset
-from facekit.detection import WholePicture, crop_boxes
+from facekit.detection import BoxFraming, WholePicture, crop_boxes
 from facekit.errors import ConfigError, DatasetError, ImageError
 from facekit.expression import find_expressions
 from facekit.images import to_gray
@@ -29,6 +29,7 @@ Boxes = Literal["labels", "detector"]
 Image = NDArray[np.uint8]
 Progress = Callable[[int, int], None]
 """Called with the number of samples done and of all."""
+Look = Callable[[int, Image | ImageError], None]
 
 BATCH = 64
 BATCH_PIXELS = 16_000_000
@@ -43,7 +44,7 @@ class Predictions:
     Attributes
     ----------
     sizes : (N, 2) int32, width and height of the picture, pixels; 0 where it could not be read
-    boxes : (N, 4) float32, the face's box, image edges
+    boxes : (N, 4) float32, the face's box in the detector's framing, image edges
     box_scores : (N,) float32, of the detection; 1 for boxes that come from labels
     points : (N, 15, 2) float32, image pixels, centres at integers
     sigma : (N, 15) float32, expected errors, image pixels
@@ -101,9 +102,10 @@ class Predictor:
     ----------
     analyzer : FaceAnalyzer
     boxes : "labels" or "detector"
-        Where the face's box comes from; "labels" means the labelled points or box, or else the whole picture.
+        Where the face's box comes from; "labels" means the labelled box, or the labelled points, or else the
+        whole picture.
     head : str
-        Expression head.
+        Expression head; ConfigError if the weights have none of that name.
     tta : bool
         Mean over the picture and its mirror.
     both : bool
@@ -116,21 +118,16 @@ class Predictor:
     tta: bool = False
     both: bool = True
 
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """The classes of the head.
-
-        Raises
-        ------
-        ConfigError
-            The weights have no such head.
-        """
-        heads = self.analyzer.backend.header["model"]["heads"]
+    def __post_init__(self) -> None:
+        """Raise ConfigError if the weights have no such head."""
+        name, heads = self.analyzer.backend.name, self._heads
         if self.head not in heads:
-            raise ConfigError(
-                f"weights {self.analyzer.backend.name}: no head {self.head!r}; it has {', '.join(heads)}"
-            )
-        return tuple(heads[self.head])
+            raise ConfigError(f"weights {name}: no head {self.head!r}; it has {', '.join(heads)}")
+
+    @property
+    def _heads(self) -> Mapping[str, Sequence[str]]:
+        heads: Mapping[str, Sequence[str]] = self.analyzer.backend.header["model"]["heads"]
+        return heads
 
     def fill(
         self,
@@ -141,6 +138,7 @@ class Predictor:
         strict: bool = False,
         progress: Progress | None = None,
         keep: Callable[[NDArray[np.int64], Predictions], None] | None = None,
+        look: Look | None = None,
     ) -> None:
         """Predict the samples of a dataset, or the wanted ones (N,), into their places.
 
@@ -150,10 +148,12 @@ class Predictor:
             Raise DatasetError at the first picture that cannot be read.
         keep : callable, optional
             Called with the places and predictions of each batch.
+        look : callable, optional
+            Called with the place of each sample and its picture, or why it could not be read.
         """
         places = np.arange(len(dataset)) if wanted is None else np.flatnonzero(wanted)
         done = len(dataset) - len(places)
-        for batch, part in self.stream(dataset, places):
+        for batch, part in self.stream(dataset, places, look):
             unread = np.flatnonzero([error is not None for error in part.errors])
             if strict and len(unread):
                 place = batch[unread[0]]
@@ -167,7 +167,7 @@ class Predictor:
                 progress(done, len(dataset))
 
     def stream(
-        self, dataset: Dataset, places: NDArray[np.int64]
+        self, dataset: Dataset, places: NDArray[np.int64], look: Look | None = None
     ) -> Iterator[tuple[NDArray[np.int64], Predictions]]:
         """Predict samples batch by batch, reading pictures ahead; memory does not grow with the dataset.
 
@@ -176,13 +176,18 @@ class Predictor:
         dataset : Dataset
         places : (N,) int
             Which samples.
+        look : callable, optional
+            See `fill`.
 
         Yields
         ------
         places : (B,) int
         Predictions of them
         """
-        for batch in _batches(_read_ahead(dataset, places)):
+        for batch in _batches(read_ahead(dataset, places)):
+            if look:
+                for place, picture in batch:
+                    look(place, picture)
             read = [(place, picture) for place, picture in batch if not isinstance(picture, ImageError)]
             part = Predictions.empty(len(batch))
             for row, (_, picture) in enumerate(batch):
@@ -214,37 +219,34 @@ class Predictor:
         self, dataset: Dataset, places: NDArray[np.int64], images: Sequence[Image]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
         """Give boxes (B, 4), their scores (B,) and stage 1's crops (B, 4); NaN where no face was found."""
-        boxes = np.array([(0, 0, image.shape[1], image.shape[0]) for image in images], np.float32)
-        crops = crop_boxes(boxes, WholePicture.crop_from_box)
-        labelled = np.zeros(len(images), np.bool_)
         framing = self.analyzer.detector.crop_from_box
-        if dataset.boxes is not None:
-            labelled = metrics.detected(dataset.boxes[places])
-            boxes[labelled] = dataset.boxes[places][labelled]
-            crops[labelled] = crop_boxes(boxes[labelled], framing)
-        if dataset.points is not None:
-            around = self.label_crops(dataset.points[places])
-            pointed = metrics.detected(around)
-            boxes[pointed] = crops[pointed] = around[pointed]
-            labelled |= pointed
+        labelled = self._labelled_crops(dataset, places)
+        marked = metrics.detected(labelled)
         if self.boxes == "labels":
-            return boxes, np.ones(len(images), np.float32), crops
-        target = np.where(labelled[:, None], crops, np.nan)
-        boxes, crops, scores = (
-            np.full_like(boxes, np.nan),
-            np.full_like(crops, np.nan),
-            np.full(len(images), np.nan),
-        )
+            wholes = np.array([(0, 0, image.shape[1], image.shape[0]) for image in images], np.float32)
+            unmarked = crop_boxes(wholes, WholePicture.crop_from_box)
+            crops = np.where(marked[:, None], labelled, unmarked)
+            # As the detector would draw them, so that they lead to the same crops when they are read back.
+            return crop_boxes(crops, _inverse(framing)), np.ones(len(images), np.float32), crops
+        found = Predictions.empty(len(images))
+        boxes, scores, crops = found.boxes, found.box_scores, np.full_like(found.boxes, np.nan)
         for row, detections in enumerate(self.analyzer.detector(images)):
-            found = crop_boxes(detections.boxes, framing)
-            best = _best_face(found, target[row])
+            candidates = crop_boxes(detections.boxes, framing)
+            best = _best_face(candidates, labelled[row])
             if best is not None:
-                boxes[row], scores[row], crops[row] = (
-                    detections.boxes[best],
-                    detections.scores[best],
-                    found[best],
-                )
-        return boxes, scores.astype(np.float32), crops
+                boxes[row], scores[row] = detections.boxes[best], detections.scores[best]
+                crops[row] = candidates[best]
+        return boxes, scores, crops
+
+    def _labelled_crops(self, dataset: Dataset, places: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Give stage 1's crops (B, 4) that labelled boxes, or else points, imply; NaN without these."""
+        crops = np.full((len(places), 4), np.nan, np.float32)
+        if dataset.points is not None:
+            crops = self.label_crops(dataset.points[places])
+        if dataset.boxes is not None:
+            of_boxes = crop_boxes(dataset.boxes[places], self.analyzer.detector.crop_from_box)
+            crops = np.where(np.isnan(of_boxes), crops, of_boxes)
+        return crops
 
     def label_crops(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
         """Give stage 1's crops (N, 4) around labelled points (N, 15, 2); NaN where these are too few."""
@@ -266,10 +268,16 @@ class Predictor:
     def _named(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
         """Give the probabilities (B, 7) of schema.EXPRESSIONS among those (B, C) of the head's classes."""
         named = np.zeros((len(scores), len(EXPRESSIONS)), np.float32)
+        classes = list(self._heads[self.head])
         for c, label in enumerate(EXPRESSIONS):
-            if label in self.classes:
-                named[:, c] = scores[:, self.classes.index(label)]
+            if label in classes:
+                named[:, c] = scores[:, classes.index(label)]
         return np.asarray(named / named.sum(1, keepdims=True))
+
+
+def _inverse(framing: BoxFraming) -> BoxFraming:
+    x, y = framing.shift
+    return BoxFraming((-x / framing.scale, -y / framing.scale), 1 / framing.scale)
 
 
 def _best_face(crops: NDArray[np.float32], target: NDArray[Any]) -> int | None:
@@ -282,7 +290,7 @@ def _best_face(crops: NDArray[np.float32], target: NDArray[Any]) -> int | None:
     return int(overlap.argmax()) if overlap.max() > 0 else None
 
 
-def _read_ahead(dataset: Dataset, places: NDArray[np.int64]) -> Iterator[tuple[int, Image | ImageError]]:
+def read_ahead(dataset: Dataset, places: NDArray[np.int64]) -> Iterator[tuple[int, Image | ImageError]]:
     """Read pictures in order, a few ahead of their use."""
 
     def read(place: int) -> Image | ImageError:

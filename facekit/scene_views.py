@@ -1,4 +1,4 @@
-"""Training views of scenes, a whole batch at once: crops, mosaics, pasted faces and covers, light and artefacts."""
+"""Training views of scenes, a batch at once: crops, mosaics, pasted faces and covers, light, artefacts."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def _longer_side(boxes: Tensor) -> Tensor:
 
 
 def _pick_face(boxes: Tensor, kinds: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
-    """Draw one face a picture: its box (B, 4), anything where there is none, and whether there is one (B,)."""
+    """Draw one face a picture: its box (B, 4), anything if there is none, and whether there is one (B,)."""
     is_face = kinds == FACE
     place = torch.multinomial(is_face + 1e-6, 1, generator=generator)
     return boxes.gather(1, place[..., None].expand(-1, -1, 4))[:, 0], is_face.any(1)
@@ -136,7 +136,8 @@ def _matrices(
     """Turn and mirror at random: picture_from_view (B, 2, 3) that puts `centre_picture` at `centre_view`."""
     count = len(shrink)
     limit = math.radians(config.rotation)
-    angle = limit * _uniform(count, -1, 1, generator) ** 3  # small angles are the common ones
+    turn = _uniform(count, -1, 1, generator)
+    angle = limit * turn * turn.abs()  # small angles are the common ones
     cosine, sine = shrink * angle.cos(), shrink * angle.sin()
     linear = torch.stack([torch.stack([cosine, -sine], -1), torch.stack([sine, cosine], -1)], -2)
     shift = centre_picture - (linear @ centre_view[..., None])[..., 0]
@@ -180,7 +181,7 @@ def _crops(
 
 
 def _inside_view(boxes: Tensor, kinds: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Drop labels of which nearly nothing lies in the view; those that are cut by more than half are doubtful."""
+    """Drop labels of which nearly nothing lies in the view; those cut by more than half are doubtful."""
     share = geometry.areas(boxes.clamp(0, size)) / geometry.areas(boxes).clamp(min=1e-6)
     return boxes, _doubt(kinds, share, 0.5, 0.1)
 
@@ -191,7 +192,7 @@ def _doubt(kinds: Tensor, visible: Tensor, doubtful: float, gone: float) -> Tens
 
 
 def _compact(boxes: Tensor, kinds: Tensor) -> tuple[Tensor, Tensor]:
-    """Bring labels (B, G) to (B, SLOTS): faces first, then doubtful ones; padded, or cut where there are more."""
+    """Bring labels (B, G) to (B, SLOTS): faces first, then doubtful ones; padded, or cut if there are more."""
     missing = max(0, SLOTS - boxes.shape[1])
     boxes, kinds = F.pad(boxes, (0, 0, 0, missing)), F.pad(kinds, (0, missing))
     order = (3 * (kinds == FACE) + (kinds == DOUBTFUL).long()).topk(SLOTS, 1).indices
@@ -290,13 +291,13 @@ def _judge(views: Views, smallest: float) -> Views:
 
 
 def _vary_light(pixels: Tensor, config: ViewConfig, generator: Generator) -> Tensor:
-    """Vary colour, contrast, brightness and gamma of all views (B, 3, S, S) in 0..1, and spoil shares of them."""
+    """Vary colour, contrast, brightness and gamma of views (B, 3, S, S) in 0..1, and spoil shares of them."""
     count, device = len(pixels), pixels.device
 
     def each(number: int, low: float, high: float) -> Tensor:
         return _uniform(number, low, high, generator)[:, None, None, None]
 
-    tint = 1 + 0.12 * torch.randn(count, 3, 1, 1, device=device, generator=generator)
+    tint = 1 + 0.08 * torch.randn(count, 3, 1, 1, device=device, generator=generator)
     mean = pixels.mean((1, 2, 3), keepdim=True)
     pixels = ((pixels - mean) * each(count, 0.6, 1.4) + mean) * tint + each(count, -0.12, 0.12)
     pixels = pixels.clamp(1e-4, 1) ** each(count, 0.7, 1.5)
@@ -311,7 +312,7 @@ def _vary_light(pixels: Tensor, config: ViewConfig, generator: Generator) -> Ten
         if how == "gray":
             some = (some * luma).sum(1, keepdim=True).expand(-1, 3, -1, -1)
         elif how == "dark":
-            some = some * each(len(chosen), 0.08, 0.5)
+            some = some * each(len(chosen), 0.12, 0.5)
         elif how == "blur":
             some = _blur(some, _uniform(len(chosen), 0.4, 2.0, generator))
         elif how == "low_resolution":
@@ -320,7 +321,7 @@ def _vary_light(pixels: Tensor, config: ViewConfig, generator: Generator) -> Ten
             noise = torch.randn(some.shape, device=device, generator=generator)
             some = some + noise * each(len(chosen), 0.005, 0.08)
         else:
-            some = _blocks(some, _log_uniform(0.5, 8.0, len(chosen), generator))
+            some = _blocks(some, _log_uniform(0.5, 4.0, len(chosen), generator))
         pixels = pixels.index_copy(0, chosen, some)
 
     for how in ("gray", "dark", "blur", "low_resolution", "noise", "blocks"):

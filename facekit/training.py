@@ -100,8 +100,9 @@ class ExpressionConfig:
 
     batch_size: int = 128
     smoothing: float = 0.1
-    mixup: float = 0.0
     auxiliary: float = 0.2
+    early_size: int = 48
+    early_share: float = 0.0
     distill: float = 0.0
     augment: AugmentConfig = AugmentConfig()
 
@@ -130,18 +131,23 @@ class TrainConfig:
 
 
 def read_config(path: str | os.PathLike[str]) -> TrainConfig:
-    """Read a TOML file.
+    """Read a TOML file; see `read_settings`."""
+    return read_settings(path, TrainConfig())
+
+
+def read_settings(path: str | os.PathLike[str], default: _C) -> _C:
+    """Read a TOML file whose tables and keys are a dataclass's fields; those left out keep `default`'s values.
 
     Raises
     ------
     ConfigError
-        Not TOML, or a table or key that TrainConfig does not have.
+        Not TOML, or a table or key that the dataclass does not have.
     """
     try:
         table = tomllib.loads(Path(path).read_text())
     except (OSError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as TOML: {error}") from error
-    return _from_table(TrainConfig(), table, str(path))
+    return _from_table(default, table, str(path))
 
 
 def _from_table(default: _C, table: Mapping[str, Any], where: str) -> _C:
@@ -169,7 +175,7 @@ class Prepared:
     ----------
     keypoints, expressions : dict of set to (samples, mask of held-out rows, keys)
         Keys (N,) name each sample as "set:row".
-    frame : (5, 2) float, see alignment.align
+    frame : (5, 2) float or None, see alignment.align; None: nothing needed aligning
     record : dict
         What the weights' header says of the data.
     skipped : list of Skipped
@@ -177,7 +183,7 @@ class Prepared:
 
     keypoints: dict[str, tuple[KeypointSamples, NDArray[np.bool_], list[str]]]
     expressions: dict[str, tuple[ExpressionSamples, NDArray[np.bool_], list[str]]]
-    frame: NDArray[np.float64]
+    frame: NDArray[np.float64] | None
     record: dict[str, Any]
     skipped: list[Skipped]
 
@@ -228,6 +234,9 @@ def train(
     network = _network(config, on)
     objectives = build_objectives(config, prepared, on, soft_targets(config, folder, prepared))
     yield from fit(network, objectives, config.fit, folder, resume=resume)
+    if prepared.frame is None and prepared.keypoints and prepared.expressions:
+        labelled = [dataset for dataset in datasets if dataset.labels is not None]
+        prepared.frame = measure_frame(_stage1(network, on), labelled, config.data.crop_factor)
     header = finish(config, prepared, network, objectives)
     save_weights(folder / "weights.safetensors", network, "shared", header)
 
@@ -247,14 +256,16 @@ def prepare(
         keys = [f"{dataset.name}:{row}" for row in dataset.rows]
         mask = held_out(_keys(dataset, samples.canvases), config.data.held_out.get(dataset.name, 0))
         keypoints[dataset.name] = (samples, mask, keys)
-    if not labelled:
-        return Prepared(keypoints, {}, np.zeros((5, 2)), _record(keypoints, {}), skipped)  # type: ignore[return-value]
-    backend = yield from _train_aligner(config, keypoints, out, device, resume)
-    frame = measure_frame(backend, next(d for d in labelled if d.fer2013_frame), config.data.crop_factor)
+    backend, frame = None, None
+    if any(not dataset.fer2013_frame for dataset in labelled):
+        backend = yield from _train_aligner(config, keypoints, out, device, resume)
+        frame = measure_frame(backend, labelled, config.data.crop_factor)
     expressions = {}
     for dataset in labelled:
-        detector = make_detector("auto" if dataset.whole_pictures else "none")
-        aligner = PictureAligner(backend, detector, frame, config.data.crop_factor)
+        aligner = None
+        if backend is not None and frame is not None:
+            detector = make_detector("auto" if dataset.whole_pictures else "none")
+            aligner = PictureAligner(backend, detector, frame, config.data.crop_factor)
         canvases, places = expression_canvases(dataset, aligner, skipped)
         hashes = [content_hash(canvas) for canvas in canvases]
         fresh = np.array([hash_ not in others for hash_ in hashes])
@@ -314,15 +325,18 @@ def _train_aligner(
     model = replace(config.model, width=32, tasks=("keypoints",), norm_per_task=False)
     torch.manual_seed(config.aligner.seed)
     network = SharedNetwork(model).to(device)
-    prepared = Prepared(dict(keypoints), {}, np.zeros((5, 2)), {}, [])
+    prepared = Prepared(dict(keypoints), {}, None, {}, [])
     every_step = replace(config, keypoints=replace(config.keypoints, every=1))
     objective = keypoint_objective(every_step, prepared, device)
     folder = out / "aligner"
     folder.mkdir(exist_ok=True)
     yield from fit(network, [objective], config.aligner, folder, resume=resume)
+    return _stage1(network, device)  # type: ignore[return-value]
+
+
+def _stage1(network: SharedNetwork, device: torch.device) -> TorchBackend:
     header = {"mean": MEAN, "std": STD, "sigma_factor": 1.0}
-    weights = Weights("aligner", network.float(), header, "")
-    return TorchBackend(weights, str(device), "fp32")  # type: ignore[return-value]
+    return TorchBackend(Weights("stage-1", network, header, ""), str(device), "fp32")
 
 
 class PictureAligner:
@@ -360,14 +374,17 @@ class PictureAligner:
 
 
 def measure_frame(
-    backend: TorchBackend, dataset: Dataset, crop_factor: float, count: int = 4000
+    backend: TorchBackend, labelled: Sequence[Dataset], crop_factor: float, count: int = 4000
 ) -> NDArray[np.float64]:
-    """Measure where FER2013's faces stand: the median place of schema.ALIGNED_POINTS, made symmetric.
+    """Measure where FER2013's faces stand: the median place of schema.ALIGNED_POINTS in its first pictures.
 
     Returns
     -------
     (5, 2) float64, pixels of 48x48
     """
+    dataset = next((dataset for dataset in labelled if dataset.fer2013_frame), None)
+    if dataset is None:
+        raise DatasetError("no FER2013 among the data; stage 2's frame is measured on its pictures")
     grays = [dataset.load(place) for place in range(min(count, len(dataset)))]
     aligner = PictureAligner(backend, make_detector("none"), np.zeros((5, 2)), crop_factor)
     points = aligner.points(grays)[:, list(ALIGNED_POINTS)]
@@ -444,8 +461,9 @@ def build_objectives(
                 STD,
                 part.batch_size,
                 part.smoothing,
-                part.mixup,
                 part.auxiliary,
+                part.early_size,
+                part.early_share,
             )
         )
     if "keypoints" in config.model.tasks:
@@ -505,14 +523,11 @@ def content_hash_of_key(key: bytes) -> bytes:
     return content_hash(np.frombuffer(key, np.uint8))
 
 
-@torch.inference_mode()
 def predict(
     objective: ExpressionObjective, network: SharedNetwork, samples: ExpressionSamples
 ) -> NDArray[np.float32]:
-    """Give the default head's probabilities (N, 7), mean over the picture and its mirror."""
-    with torch.autocast(samples.canvases.device.type, torch.bfloat16):
-        plain, mirrored = objective.logits(network, samples)
-    return ((plain.softmax(1) + mirrored.softmax(1)) / 2).cpu().numpy()
+    """Give the default head's probabilities (N, 7)."""
+    return objective.logits(network, samples).softmax(1).cpu().numpy()
 
 
 def finish(
@@ -532,7 +547,7 @@ def finish(
         "mean": MEAN,
         "std": STD,
         "crop_factor": config.data.crop_factor,
-        "frame": prepared.frame.tolist(),
+        "frame": None if prepared.frame is None else prepared.frame.tolist(),
         "temperature": temperature,
         "sigma_factor": figures.pop("sigma_factor", 1.0),
         "held_out_figures": {name: round(figure, 5) for name, figure in figures.items()},
@@ -572,9 +587,8 @@ def fit_temperature(objective: ExpressionObjective, network: SharedNetwork, head
     start = sum(len(objective.heads[name]) for name in classes[:place])
     logits, targets, weights = [], [], []
     for samples in objective.held_out.values():
-        plain, _ = objective.logits(network, samples, head)
         weight = samples.weights[:, place]
-        logits.append(plain)
+        logits.append(objective.logits(network, samples, head))
         targets.append(samples.targets[:, start : start + len(objective.heads[head])])
         weights.append(weight / weight.sum().clamp(min=1))
     z, y, w = torch.cat(logits), torch.cat(targets), torch.cat(weights)

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from facekit.detector_network import DetectorConfig, DetectorNetwork
 from facekit.errors import WeightsError
 from facekit.model import ModelConfig, SharedNetwork
 
@@ -86,6 +87,37 @@ def load_weights(weights: str | os.PathLike[str] = "default") -> Weights:
     WeightsError
         Missing, changed (sha256 differs from the manifest), not safetensors, or of another version.
     """
+    name, path, found = _checked(weights)
+    header, tensors = read_tensors(path, "shared")
+    config = dict(header["model"])
+    config["blocks"], config["tasks"] = tuple(config["blocks"]), tuple(config["tasks"])
+    config["heads"] = {head: tuple(classes) for head, classes in config["heads"].items()}
+    network = SharedNetwork(ModelConfig(**config))
+    load_tensors(network, tensors, path)
+    return Weights(header.get("name", name), network.eval(), header, found)
+
+
+def load_detector(
+    weights: str | os.PathLike[str] = "detector",
+) -> tuple[DetectorNetwork, dict[str, Any]]:
+    """Read a detector's network, in evaluation mode, and header: shipped weights by name, or a file.
+
+    Raises
+    ------
+    WeightsError
+        As `load_weights`.
+    """
+    _, path, _ = _checked(weights)
+    header, tensors = read_tensors(path, "detector")
+    config = dict(header["model"])
+    config["widths"], config["blocks"] = tuple(config["widths"]), tuple(config["blocks"])
+    network = DetectorNetwork(DetectorConfig(**config))
+    load_tensors(network, tensors, path)
+    return network.eval(), header
+
+
+def _checked(weights: str | os.PathLike[str]) -> tuple[str, Path, str]:
+    """Give name, file and sha256 of weights, the latter compared with the manifest's."""
     name, path, expected = find_weights(weights)
     try:
         found = sha256(path.read_bytes()).hexdigest()
@@ -97,13 +129,7 @@ def load_weights(weights: str | os.PathLike[str] = "default") -> Weights:
         raise WeightsError(
             f"{path}: sha256 is {found}, expected {expected}; the file was changed, reinstall facekit"
         )
-    header, tensors = read_tensors(path, "shared")
-    config = dict(header["model"])
-    config["blocks"], config["tasks"] = tuple(config["blocks"]), tuple(config["tasks"])
-    config["heads"] = {head: tuple(classes) for head, classes in config["heads"].items()}
-    network = SharedNetwork(ModelConfig(**config))
-    load_tensors(network, tensors, path)
-    return Weights(header.get("name", name), network.eval(), header, found)
+    return name, path, found
 
 
 def read_tensors(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:

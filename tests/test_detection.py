@@ -29,7 +29,7 @@ def _helen(data_folder: Path, count: int) -> list[tuple[np.ndarray, np.ndarray]]
     from PIL import Image
 
     faces = []
-    for path in sorted((data_folder / "landmarks68" / "helen_train").glob("*.pts"))[:count]:
+    for path in sorted((data_folder / "landmarks68" / "helen_train").glob("*.pts"))[:: 870 // count]:
         numbers = path.read_text().partition("{")[2].partition("}")[0].split()
         points = np.array(numbers, np.float32).reshape(68, 2) - 1
         points = np.stack([points[list(group)].mean(0) for group in KEYPOINTS_FROM_IBUG68])
@@ -66,12 +66,12 @@ def test_haar_sees_profiles_to_both_sides_alike() -> None:
 
 @pytest.mark.data
 def test_haar_on_helen(data_folder: Path) -> None:
-    _check_on_helen(make_detector("haar"), _helen(data_folder, 16), recall=0.7)
+    _check_on_helen(make_detector("haar"), _helen(data_folder, 16), recall=0.75)
 
 
 @pytest.mark.data
 def test_yunet_on_helen(data_folder: Path) -> None:
-    _check_on_helen(_yunet(data_folder), _helen(data_folder, 40), recall=1.0)
+    _check_on_helen(_yunet(data_folder), _helen(data_folder, 40), recall=0.97)
 
 
 @pytest.mark.data
@@ -79,7 +79,7 @@ def test_boxes_of_large_pictures_are_in_their_own_pixels(data_folder: Path) -> N
     image = skimage.data.astronaut()
     large = np.repeat(np.repeat(image, 4, 0), 4, 1)
     small, big = _yunet(data_folder)([image, large])
-    assert geometry.overlaps(small.boxes * 4, big.boxes)[0, 0] > 0.85
+    assert geometry.overlaps(small.boxes * 4, big.boxes)[0, 0] > 0.7
 
 
 @pytest.mark.data
@@ -115,11 +115,12 @@ def test_the_whole_picture_is_framed_as_fer2013_is() -> None:
         np.zeros((1, 1, 3), np.uint8),
         np.full((1, 3000, 3), 200, np.uint8),
         np.zeros((3000, 2, 3), np.uint8),
+        np.full((8, 3000, 3), 200, np.uint8),
         np.full((5, 7), 90, np.uint8),
         np.full((4000, 5000, 3), 128, np.uint8),
         np.tile(np.arange(200, dtype=np.uint8), (100, 1)),
     ],
-    ids=["one pixel", "one row", "narrow", "tiny and gray", "huge", "ramp"],
+    ids=["one pixel", "one row", "narrow", "flat", "tiny and gray", "huge", "ramp"],
 )
 def test_a_picture_without_a_face_gives_nothing(
     name: str, image: np.ndarray, request: pytest.FixtureRequest
@@ -156,9 +157,7 @@ def test_a_score_out_of_range_is_an_error() -> None:
         make_detector("haar", min_score=1.5)
 
 
-def test_yunet_without_its_file_says_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_yunet_without_its_file_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FACEKIT_CACHE", str(tmp_path))
     with pytest.raises(DetectorError, match="--detector-model"):
         make_detector("yunet")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import shutil
 import socket
 import ssl
@@ -114,8 +115,6 @@ def test_a_body_arrives(server, path):
 
 
 def test_a_picture_is_read_from_its_url(server):
-    import io
-
     scene = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
     stream = io.BytesIO()
     Image.fromarray(scene).save(stream, "PNG")
@@ -263,10 +262,10 @@ def tls_server(tmp_path) -> Iterator[tuple[str, str]]:
     if shutil.which("openssl") is None:
         pytest.skip("openssl is not there to make a certificate")
     certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
-    command = f"openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -keyout {key} -out {certificate}"
-    subprocess.run(
-        [*command.split(), "-addext", "subjectAltName=DNS:localhost"], check=True, capture_output=True
-    )
+    command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    files = ["-keyout", str(key), "-out", str(certificate)]
+    subprocess.run([*command, *names, *files], check=True, capture_output=True)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, key)
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -278,7 +277,7 @@ def tls_server(tmp_path) -> Iterator[tuple[str, str]]:
 
 def test_tls_is_verified_by_the_name_in_the_url(tls_server, monkeypatch):
     port, certificate = tls_server
-    with pytest.raises(ImageError, match="CERTIFICATE_VERIFY_FAILED|certificate verify failed"):
+    with pytest.raises(ImageError, match="certificate verify failed"):
         fetch(f"https://localhost:{port}/ok", allow_private=True)
     monkeypatch.setenv("SSL_CERT_FILE", certificate)
     assert fetch(f"https://localhost:{port}/ok", allow_private=True) == BODY

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import io
 import struct
 import time
@@ -205,14 +206,14 @@ def broken_files() -> dict[str, tuple[bytes, str]]:
         "empty": (b"", "it is empty"),
         "text": (b"hello, I am no picture\n", "not a picture, it starts with b'hello"),
         "one byte": (b"P", "not a picture"),
-        "only a JPEG's mark": (jpeg[:3], "damaged"),
+        "only a JPEG's mark": (jpeg[:3], "cut off"),
         "JPEG without its last byte": (jpeg[:-1], "cut off"),
         "half a JPEG": (jpeg[: len(jpeg) // 2], "cut off"),
         "half a progressive JPEG": (progressive[: len(progressive) // 2], "cut off"),
         "half a PNG": (encoded(noise, "PNG")[:5000], "cut off"),
-        "half a WebP": (encoded(noise, "WEBP")[:900], "damaged"),
+        "half a WebP": (encoded(noise, "WEBP")[:900], "cut off"),
         "half a GIF": (encoded(noise, "GIF")[:1800], "cut off"),
-        "half a TIFF": (encoded(noise, "TIFF")[:3000], "damaged"),
+        "half a TIFF": (encoded(noise, "TIFF")[:3000], "cut off"),
     }
 
 
@@ -237,10 +238,8 @@ def test_random_damage_never_raises_anything_else(scene):
             damaged[rng.integers(0, len(data), 8)] = rng.integers(0, 256, 8)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # Pillow's own remarks on what it could still read
-                try:
+                with contextlib.suppress(ImageError):
                     read_image(damaged.tobytes(), max_pixels=10**6)
-                except ImageError:
-                    pass
 
 
 def test_files_that_are_not_there_or_not_files(tmp_path):
@@ -274,9 +273,9 @@ def test_too_many_pixels_are_refused_before_decoding():
 
 
 def test_the_limit_can_be_raised_and_lowered(scene):
-    # 100 megapixels: above what Pillow itself warns of
-    large = encoded(Image.new("1", (10_000, 10_000)), "PNG")
-    assert read_image(large, max_pixels=100_000_000).shape == (10_000, 10_000, 3)
+    # 90 megapixels: above what Pillow itself warns of
+    large = encoded(Image.new("1", (9500, 9500)), "PNG")
+    assert read_image(large, max_pixels=100_000_000).shape == (9500, 9500, 3)
     for source in (
         scene,
         Image.fromarray(scene),

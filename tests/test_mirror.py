@@ -94,4 +94,6 @@ def _sampled(image: np.ndarray, image_from_crop: np.ndarray, size: int) -> np.nd
     theta = torch.from_numpy(geometry.theta(image_from_crop, (image.shape[1], image.shape[0]), (size, size)))
     grid = torch.nn.functional.affine_grid(theta[None].double(), [1, 1, size, size], align_corners=False)
     picture = torch.from_numpy(image.copy())[None, None].double()
-    return torch.nn.functional.grid_sample(picture, grid, padding_mode="border", align_corners=False)[0, 0].numpy()
+    return torch.nn.functional.grid_sample(picture, grid, padding_mode="border", align_corners=False)[
+        0, 0
+    ].numpy()

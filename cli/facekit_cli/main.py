@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from facekit import __version__
-from facekit_cli import console, doctor, evaluate, predict, train
+from facekit_cli import console, crosscheck, doctor, evaluate, predict, train
 
 app = typer.Typer(
     cls=console.Commands,
@@ -35,6 +35,7 @@ def facekit(
 
 app.command()(predict.predict)
 app.command()(evaluate.evaluate)
+app.command()(crosscheck.crosscheck)
 app.command()(train.train)
 app.command()(doctor.doctor)
 

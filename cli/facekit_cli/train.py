@@ -57,5 +57,19 @@ def _shared(
     return train(settings, data, out, resume=resume, folds=folds)
 
 
-ARCHITECTURES = {"shared": _shared}
+def _detector(
+    config: str | None, changes: dict[str, Any], data: list[str], out: str, resume: bool, folds: int
+) -> Iterator[EpochRecord]:
+    from facekit.detector_training import DetectorTrainConfig, train_detector
+    from facekit.training import read_settings
+
+    if folds:
+        raise ConfigError("--folds is for expressions; leave it out with --arch detector")
+    settings = DetectorTrainConfig()
+    settings = read_settings(config, settings) if config else settings
+    settings = replace(settings, fit=replace(settings.fit, **changes))
+    return train_detector(settings, data, out, resume=resume)
+
+
+ARCHITECTURES = {"shared": _shared, "detector": _detector}
 """What can be trained, by name."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from facekit import geometry
 from facekit.errors import ConfigError
-from facekit.model import INPUT_SIZE, TASKS, Branch, Task
+from facekit.model import INPUT_SIZE, TASKS, Branch, Task, multiplies_bfloat16
 from facekit.weights import Weights
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -52,11 +52,7 @@ def choose_precision(precision: str, device: torch.device) -> torch.dtype:
         if precision not in PRECISIONS:
             raise ConfigError(f"unknown precision {precision!r}: expected auto, {', '.join(PRECISIONS)}")
         return PRECISIONS[precision]
-    if device.type == "cpu":
-        native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    else:
-        native = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
-    return torch.bfloat16 if native else torch.float32
+    return torch.bfloat16 if multiplies_bfloat16(device) else torch.float32
 
 
 class TorchBackend:

@@ -30,10 +30,9 @@ def state_of(path: Path) -> list[int]:
 
 
 def digest_of(path: Path) -> str:
-    """Give the sha256 of a file's bytes, which is read again only if the file's state is not the one noted.
+    """Give the sha256 of a file's bytes; it is read again only if the file's state is not the one noted.
 
-    Of a file written within the last two seconds nothing is noted: it could change again within one tick of its
-    times.
+    Of a file written within the last two seconds nothing is noted: it could change again in the same tick.
     """
     name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()
     note = cache_folder() / "digests" / f"{name[:32]}.json"

@@ -110,7 +110,10 @@ def load_dataset(path: str | os.PathLike[str], format: str = "auto", *, strict: 
     name = detect_format(place) if format == "auto" else format
     if name not in FORMATS:
         raise ConfigError(f"unknown format {format!r}: expected auto or one of {', '.join(FORMATS)}")
-    dataset = FORMATS[name].read(place)
+    try:
+        dataset = FORMATS[name].read(place)
+    except OSError as error:
+        raise DatasetError(f"{place}: cannot be read: {error}") from error
     _log.info("%s: %d rows of %s, %d left out", place, len(dataset), name, len(dataset.skipped))
     if dataset.skipped and (strict or not len(dataset)):
         first = dataset.skipped[0]

@@ -1,8 +1,8 @@
-"""Whole pictures with labelled faces, to train the detector: a folder read into tensors that lie on the device.
+"""Whole pictures with labelled faces, to train the detector: folders read into tensors on the device.
 
-The folder holds pictures, at any depth, and faces.csv with the columns image (path in the folder), x0, y0, x1,
-y1 (edges, pixels) and score (the labeller's, 0..1; 1 for a label that is certain). A picture without a line has
-no face.
+A folder holds pictures, at any depth, and faces.csv with the columns image (path in the folder), x0, y0, x1, y1
+(edges, pixels) and score (the labeller's, 0..1; 1 for a label that is certain). A picture without a line has no
+face.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +25,7 @@ from facekit.errors import DatasetError
 from facekit.images import find_pictures, read_image
 
 FACES = "faces.csv"
+COLUMNS = ("x0", "y0", "x1", "y1", "score")
 FACE, DOUBTFUL, NONE = 1, 2, 0
 """Kinds of labels: a face; neither face nor background; no label (padding)."""
 CERTAIN = 0.6
@@ -40,49 +41,50 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Labels:
-    """A folder's labels, one entry a picture.
+    """Labelled pictures.
 
     Attributes
     ----------
-    folder : Path
-    names : tuple of str
-        Paths in the folder.
-    faces : tuple of (N, 5) float32
+    paths : tuple of Path
+    faces : tuple of (N, 5) float32, one a picture
         Edges x0, y0, x1, y1 and score.
     """
 
-    folder: Path
-    names: tuple[str, ...]
+    paths: tuple[Path, ...]
     faces: tuple[NDArray[np.float32], ...]
 
     def select(self, which: NDArray[np.bool_]) -> Labels:
         """Give the pictures that a mask names."""
         places = np.flatnonzero(which)
-        return replace(
-            self, names=tuple(self.names[k] for k in places), faces=tuple(self.faces[k] for k in places)
-        )
+        return Labels(tuple(self.paths[k] for k in places), tuple(self.faces[k] for k in places))
 
 
-def read_labels(folder: Path) -> Labels:
-    """Read a folder's faces.csv and list its pictures.
+def read_labels(folders: Sequence[Path]) -> Labels:
+    """List folders' pictures with the labels of their faces.csv.
 
     Raises
     ------
     DatasetError
-        The file is missing or malformed, or names a picture that is not there.
+        A faces.csv is missing or malformed, or names a picture that is not there.
     """
-    names = tuple(path.relative_to(folder).as_posix() for path in find_pictures(folder))
-    place = {name: k for k, name in enumerate(names)}
-    faces: list[list[list[float]]] = [[] for _ in names]
-    columns = ("x0", "y0", "x1", "y1", "score")
-    for row, cells in read_rows(folder / FACES, ("image", *columns)):
-        if cells["image"] not in place:
-            raise DatasetError(f"{folder / FACES}, row {row}: no picture {cells['image']!r} in the folder")
-        try:
-            faces[place[cells["image"]]].append([float(cells[column]) for column in columns])
-        except (KeyError, ValueError) as error:
-            raise DatasetError(f"{folder / FACES}, row {row}: expected five numbers: {error}") from error
-    return Labels(folder, names, tuple(np.array(own, np.float32).reshape(-1, 5) for own in faces))
+    paths: list[Path] = []
+    faces: list[NDArray[np.float32]] = []
+    for folder in folders:
+        if not (folder / FACES).is_file():
+            raise DatasetError(f"{folder}: no {FACES}; benchmarks/label_scenes.py writes such a folder")
+        pictures = find_pictures(folder)
+        labels: dict[Path, list[list[float]]] = {path: [] for path in pictures}
+        for row, cells in read_rows(folder / FACES, ("image", *COLUMNS)):
+            where = f"{folder / FACES}, row {row}"
+            if folder / cells["image"] not in labels:
+                raise DatasetError(f"{where}: no picture {cells['image']!r} in the folder")
+            try:
+                labels[folder / cells["image"]].append([float(cells[column]) for column in COLUMNS])
+            except (KeyError, ValueError) as error:
+                raise DatasetError(f"{where}: expected numbers {', '.join(COLUMNS)}: {error}") from error
+        paths += pictures
+        faces += [np.array(labels[path], np.float32).reshape(-1, len(COLUMNS)) for path in pictures]
+    return Labels(tuple(paths), tuple(faces))
 
 
 def split_labels(labels: Labels, count_of: Mapping[str, int]) -> tuple[Labels, Labels]:
@@ -93,16 +95,21 @@ def split_labels(labels: Labels, count_of: Mapping[str, int]) -> tuple[Labels, L
     labels : Labels
     count_of : mapping of subfolder to int
         How many of its pictures are held out. Pictures of other subfolders that show the same photo
-        (``100032540_1``, ``100032540_2``) are left out of both parts.
+        (``100032540_1``, ``100032540_2``) are in neither part.
     """
-    folders = np.array([name.rpartition("/")[0] for name in labels.names])
-    stems = [Path(name).stem for name in labels.names]
-    photos = np.array([photo[1] if (photo := _PHOTO.fullmatch(stem)) else stem for stem in stems])
+    folders = np.array([path.parent.name for path in labels.paths])
+    photos = np.array([found[1] if (found := _PHOTO.fullmatch(p.stem)) else p.stem for p in labels.paths])
     held = np.zeros(len(photos), np.bool_)
     for folder, count in count_of.items():
-        inside = folders == folder
-        held[np.flatnonzero(inside)[held_out(list(photos[inside]), count)]] = True
+        inside = np.flatnonzero(folders == folder)
+        held[inside[held_out(list(photos[inside]), count)]] = True
     return labels.select(~np.isin(photos, photos[held])), labels.select(held)
+
+
+def kinds_of(faces: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Say of labels (N, 5) whether they are a FACE or DOUBTFUL."""
+    extent = (faces[:, 2:4] - faces[:, :2]).max(1, initial=0)
+    return np.where((faces[:, 4] >= CERTAIN) & (extent >= SMALLEST), FACE, DOUBTFUL).astype(np.uint8)
 
 
 @dataclass(frozen=True)
@@ -138,13 +145,13 @@ def load_scenes(labels: Labels, device: torch.device) -> Scenes:
         A picture cannot be read.
     """
     levels: list[NDArray[np.uint8]] = []
-    for name in labels.names:
-        levels += _pyramid(read_image(labels.folder / name))
+    for path in labels.paths:
+        levels += _pyramid(read_image(path))
     counts = np.array([level.shape[0] * level.shape[1] for level in levels], np.int64)
     starts = (np.cumsum(counts) - counts).reshape(-1, LEVELS)
     sizes = np.array([[level.shape[1], level.shape[0]] for level in levels], np.int64)
     boxes, kinds = _padded(labels.faces)
-    _log.info("%s: %d pictures, %d faces", labels.folder, len(labels.names), (kinds == FACE).sum())
+    _log.info("%d pictures with %d faces", len(labels.paths), (kinds == FACE).sum())
     return Scenes(
         torch.from_numpy(np.concatenate([level.reshape(-1, 3) for level in levels])).to(device),
         torch.from_numpy(starts).to(device),
@@ -173,8 +180,7 @@ def _padded(faces: Sequence[NDArray[np.float32]]) -> tuple[NDArray[np.float32], 
     kinds = np.full(boxes.shape[:2], NONE, np.uint8)
     for place, own in enumerate(faces):
         boxes[place, : len(own)] = own[:, :4]
-        extent = (own[:, 2:4] - own[:, :2]).max(1, initial=0)
-        kinds[place, : len(own)] = np.where((own[:, 4] >= CERTAIN) & (extent >= SMALLEST), FACE, DOUBTFUL)
+        kinds[place, : len(own)] = kinds_of(own)
     return boxes, kinds
 
 

@@ -17,9 +17,11 @@ from facekit.errors import DatasetError
 from facekit.schema import KEYPOINTS, canonical_expression
 
 LAYOUT = """\
-labels.json     [{"image": "a.jpg", "faces": [{"box": [x0, y0, x1, y1], "keypoints": {"nose_tip": [x, y], ...},
-                  "expression": {"label": "happy"}}]}]
+labels.json     [{"image": "a.jpg", "faces": [{"box": [x0, y0, x1, y1],
+                  "keypoints": {"nose_tip": [x, y], ...}, "expression": {"label": "happy"}}]}]
 labels.jsonl    the same objects, one a line"""
+
+_PLACES = {name: place for place, name in enumerate(KEYPOINTS)}
 
 
 def matches(path: Path) -> bool:
@@ -39,8 +41,10 @@ def read(path: Path) -> Dataset:
     Raises
     ------
     DatasetError
-        The file is not JSON.
+        The path is no file, or the file is not JSON.
     """
+    if not path.is_file():
+        raise DatasetError(f"{path}: expected a .json or .jsonl file that facekit wrote")
     found, rows = Collector(path.parent), count()
     for image, faces in _pictures(path):
         places = (path.parent / image, Path.cwd() / image)
@@ -49,7 +53,7 @@ def read(path: Path) -> Dataset:
             found.skip(next(rows), image, faces if isinstance(faces, str) else "no such picture")
             continue
         source = image if place == places[0] else str(place)
-        for row, face in zip(rows, faces, strict=False):
+        for face, row in zip(faces, rows, strict=False):
             try:
                 label, points, box = _face(face)
             except (TypeError, ValueError, LookupError, AttributeError) as error:
@@ -62,7 +66,7 @@ def read(path: Path) -> Dataset:
 def _face(face: dict[str, Any]) -> tuple[str | None, NDArray[np.float32], NDArray[np.float32]]:
     points, edges = NO_POINTS.copy(), np.full(4, np.nan, np.float32)
     for name, point in (face.get("keypoints") or {}).items():
-        points[KEYPOINTS.index(name)] = np.array(point, np.float32).reshape(2)
+        points[_PLACES[name]] = np.array(point, np.float32).reshape(2)
     if face.get("box") is not None:
         edges[:] = np.array(face["box"], np.float32).reshape(4)
     expression = face.get("expression")
@@ -79,7 +83,7 @@ def _pictures(path: Path) -> Iterator[tuple[str, list[Any] | str]]:
 
 
 def _entries(path: Path) -> Iterator[Any]:
-    """Give the members of a JSON list, a lone object, or the lines of a .jsonl file, None for one that is no JSON."""
+    """Give the members of a JSON list, a lone object, or a .jsonl file's lines, None for a broken one."""
     with path.open(encoding="utf-8", errors="replace") as file:
         if path.suffix.lower() == ".jsonl":
             for line in file:

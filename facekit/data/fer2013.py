@@ -21,8 +21,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facekit.data.files import read_rows, same_named, strings
-from facekit.data.pixel_table import SUFFIXES, PixelTable, load_picture, read_pixel_table, table_header
-from facekit.data.samples import Dataset, Skipped, canonical_split, known_split
+from facekit.data.pixel_table import (
+    SUFFIXES,
+    PixelTable,
+    load_picture,
+    read_pixel_table,
+    skipped_rows,
+    table_header,
+)
+from facekit.data.samples import Dataset, canonical_split, known_split
 from facekit.errors import DatasetError
 from facekit.schema import EXPRESSIONS
 
@@ -40,6 +47,7 @@ VOTES = (
 )
 """FER+'s vote columns: the classes of schema.FERPLUS, unknown, and not a face."""
 
+_LABELS = {str(number): name for number, name in enumerate(EXPRESSIONS)}
 _STEMS = ("fer2013", "icml_face_data", "train", "test")
 _log = logging.getLogger(__name__)
 
@@ -67,12 +75,12 @@ def read(path: Path) -> Dataset:
     if file.is_dir():
         raise DatasetError(f"{path}: no fer2013.csv in this folder; give the CSV file itself")
     table = read_pixel_table(file, "pixels", SIDE * SIDE)
-    labels, splits, skipped = _labels(table), _splits(file, table), list(table.skipped)
+    emotion, splits, faults = table.columns.get("emotion"), _splits(file, table), dict(table.faults)
     places = []
     for place, row in enumerate(table.rows.tolist()):
-        reason = _why_not(labels[row], splits[row])
+        reason = _why_not(None if emotion is None else str(emotion[row]), splits[row])
         if reason:
-            skipped.append(Skipped(row, f"{file.name}:{row}", reason))
+            faults[row] = reason
         else:
             places.append(place)
     kept = table.rows[places]
@@ -84,9 +92,9 @@ def read(path: Path) -> Dataset:
         rows=kept,
         sources=strings(f"{file.name}:{row}" for row in kept.tolist()),
         splits=strings(splits[row] for row in kept.tolist()),
-        labels=strings(labels[row] for row in kept.tolist()) if "emotion" in table.columns else None,
+        labels=None if emotion is None else strings(_LABELS[label] for label in emotion[kept].tolist()),
         fer2013_frame=True,
-        skipped=tuple(sorted(skipped, key=lambda fault: fault.row)),
+        skipped=skipped_rows(file, faults),
     )
     return _with_votes_beside(dataset, file)
 
@@ -156,24 +164,16 @@ def _with_votes_beside(dataset: Dataset, file: Path) -> Dataset:
 
 
 def _why_not(label: str | None, split: str | None) -> str | None:
-    if label is not None and label not in EXPRESSIONS:
-        return f"the label is {label!r}; expected 0 to {len(EXPRESSIONS) - 1}"
+    if label is not None and label not in _LABELS:
+        return f"the label is {label!r}; expected 0 to {len(_LABELS) - 1}"
     return "the Usage is not Training, PublicTest or PrivateTest" if split == "" else None
 
 
-def _labels(table: PixelTable) -> list[str | None]:
-    """Name the labels of all data rows; what is not 0 to 6 stays as written."""
-    if "emotion" not in table.columns:
-        return [None] * (len(table.rows) + len(table.skipped))
-    names = {str(number): name for number, name in enumerate(EXPRESSIONS)}
-    return [names.get(text, text) for text in table.columns["emotion"].tolist()]
-
-
 def _splits(file: Path, table: PixelTable) -> list[str | None]:
-    """Name the splits of all data rows, "" for an unknown Usage; without that column the file's name counts."""
+    """Name the splits of all data rows, "" for an unknown Usage; without that column by the file's name."""
     usage = table.columns.get("usage")
     if usage is None:
         stem = file.name.lower().split(".")[0]
-        return [stem if stem in ("train", "test") else None] * (len(table.rows) + len(table.skipped))
+        return [stem if stem in ("train", "test") else None] * len(table)
     names = {text: known_split(text) or "" for text in np.unique(usage).tolist()}
     return [names[text] for text in usage.tolist()]

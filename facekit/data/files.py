@@ -23,7 +23,7 @@ NO_POINTS = np.full((15, 2), np.nan, np.float32)
 
 
 def walk(folder: Path, suffixes: Iterable[str] = PICTURES) -> Iterator[str]:
-    """Give the files below a folder as relative paths with "/", sorted level by level; hidden ones left out."""
+    """Give the files below a folder as relative paths, sorted level by level, without hidden ones."""
     suffixes = tuple(suffixes)
     with os.scandir(folder) as found:
         entries = sorted((e for e in found if not e.name.startswith(".")), key=lambda entry: entry.name)
@@ -57,8 +57,11 @@ def read_header(path: Path) -> tuple[str, ...]:
 
 def header_names(line: bytes) -> tuple[str, ...]:
     """Split a CSV file's first line into column names, stripped and in lower case."""
-    text = line.decode("utf-8-sig", "replace")
-    return tuple(name.strip().lower() for name in next(csv.reader([text]), []))
+    try:
+        names = next(csv.reader([line.decode("utf-8-sig", "replace")]), [])
+    except csv.Error:  # no CSV file but something with endless lines
+        return ()
+    return tuple(name.strip().lower() for name in names)
 
 
 def read_rows(path: Path, needed: Sequence[str] = ()) -> Iterator[tuple[int, dict[str, str]]]:
@@ -82,15 +85,17 @@ def read_rows(path: Path, needed: Sequence[str] = ()) -> Iterator[tuple[int, dic
     DatasetError
         The file is empty or lacks a column.
     """
+    row = -1
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
         lines = csv.reader(file)
-        header = [name.strip().lower() for name in next(lines, [])]
-        require_columns(path, header, needed)
-        row = -1
-        for line in lines:
-            if line:
+        try:
+            header = [name.strip().lower() for name in next(lines, [])]
+            require_columns(path, header, needed)
+            for line in filter(None, lines):
                 row += 1
                 yield row, {name: cell.strip() for name, cell in zip(header, line, strict=False)}
+        except csv.Error as error:
+            raise DatasetError(f"{path}: line {lines.line_num} is not CSV: {error}") from error
     if row < 0:
         raise DatasetError(f"{path}: no rows below the header; is the file complete?")
 
@@ -113,7 +118,7 @@ def strings(values: Iterable[str | None]) -> NDArray[Any]:
 
 
 def person_of(stem: str) -> str | None:
-    """Give the person in a name such as "Abdoulaye_Wade_0002": the words before the number, if there are any."""
+    """Give the person in a name such as "Abdoulaye_Wade_0002": the words before the number, if any."""
     person, _, number = stem.rpartition("_")
     return person if number.isdigit() and any(letter.isalpha() for letter in person) else None
 
@@ -205,7 +210,7 @@ class Collector:
             labels=None if all(label is None for label in labels) else strings(labels),
             points=_known(self._points),
             boxes=_known(self._boxes),
-            groups=strings(groups),
+            groups=None if all(group is None for group in groups) else strings(groups),
             whole_pictures=whole_pictures,
             skipped=tuple(self._skipped),
         )

@@ -14,14 +14,15 @@ from pathlib import Path
 import numpy as np
 
 from facekit.data.files import same_named, strings
-from facekit.data.pixel_table import SUFFIXES, load_picture, read_pixel_table, table_header
-from facekit.data.samples import Dataset, Skipped
+from facekit.data.pixel_table import SUFFIXES, load_picture, read_pixel_table, skipped_rows, table_header
+from facekit.data.samples import Dataset
 from facekit.errors import DatasetError
 from facekit.schema import KEYPOINTS
 
 LAYOUT = """\
-training.csv or data.csv    left_eye_center_x,left_eye_center_y,...,Image    66.0,39.0,,,...,238 236 237 ...
-                            also .csv.xz, .csv.gz and .zip; an empty cell is a missing point"""
+training.csv or data.csv    left_eye_center_x,left_eye_center_y,...,Image
+                            66.0,39.0,,,...,238 236 237 ...    an empty cell is a missing point
+                            also .csv.xz, .csv.gz and .zip"""
 
 SIDE = 96
 _COLUMNS = tuple(f"{name}_{axis}" for name in KEYPOINTS for axis in "xy")
@@ -44,13 +45,13 @@ def read(path: Path) -> Dataset:
         raise DatasetError(f"{path}: no training.csv or data.csv in this folder; give the CSV file itself")
     table = read_pixel_table(file, "image", SIDE * SIDE, _COLUMNS)
     texts = np.stack([table.columns[column][table.rows] for column in _COLUMNS], 1)
-    points, skipped, places = [], list(table.skipped), []
+    points, places, faults = [], [], dict(table.faults)
     for place, (row, cells) in enumerate(zip(table.rows.tolist(), texts.tolist(), strict=True)):
         try:
             points.append(np.array([float(cell or "nan") for cell in cells], np.float32).reshape(15, 2))
             places.append(place)
         except ValueError as error:
-            skipped.append(Skipped(row, f"{file.name}:{row}", f"a coordinate is not a number: {error}"))
+            faults[row] = f"a coordinate is not a number: {error}"
     rows = table.rows[places]
     return Dataset(
         name="kaggle_keypoints",
@@ -61,7 +62,7 @@ def read(path: Path) -> Dataset:
         sources=strings(f"{file.name}:{row}" for row in rows.tolist()),
         splits=strings([None] * len(rows)),
         points=np.array(points, np.float32).reshape(-1, 15, 2),
-        skipped=tuple(sorted(skipped, key=lambda fault: fault.row)),
+        skipped=skipped_rows(file, faults),
     )
 
 

@@ -14,13 +14,13 @@ from pathlib import Path
 import numpy as np
 
 from facekit.data.files import NO_POINTS, Collector, person_of, read_header, read_rows, same_named
-from facekit.data.samples import Dataset, canonical_split
+from facekit.data.samples import Dataset, known_split
 from facekit.errors import DatasetError
 from facekit.schema import KEYPOINTS
 
 LAYOUT = """\
-points.csv         path,split,leye_x,...,rmouth_y    lfw_5590/Aaron_Pena_0001.jpg,train,32.88,...
-training.txt       or the original lists             lfw_5590\\Aaron_Pena_0001.jpg x1 .. x5 y1 .. y5 ...
+points.csv      path,split,leye_x,...,rmouth_y    lfw_5590/Aaron_Pena_0001.jpg,train,32.88,...
+training.txt    or the original lists: lfw_5590\\Aaron_Pena_0001.jpg x1 .. x5 y1 .. y5 ...
 lfw_5590/, net_7876/"""
 
 # MTFL's first eye and first mouth corner are those on the picture's left, which is the subject's right.
@@ -82,8 +82,7 @@ def _is_list(file: Path) -> bool:
 
 def _csv_lines(file: Path) -> Iterator[tuple[str, str | None, list[str]]]:
     for _, cells in read_rows(file, ("path", *_COLUMNS)):
-        split = canonical_split(cells["split"]) if cells.get("split") else None
-        yield cells["path"], split, [cells.get(column, "") for column in _COLUMNS]
+        yield cells["path"], known_split(cells.get("split", "")), [cells.get(column, "") for column in _COLUMNS]
 
 
 def _list_lines(file: Path) -> Iterator[tuple[str, str | None, list[str]]]:

@@ -7,11 +7,12 @@ import logging
 import lzma
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,14 +50,17 @@ class PixelTable:
         Their 0-based data rows.
     columns : mapping of lower-case name to (M,) str
         The other columns of all M data rows; "" where a row has not as many fields as the header.
-    skipped : tuple of Skipped
-        The other M - N rows.
+    faults : mapping of data row to str
+        Why each of the other M - N rows is no picture.
     """
 
     pixels: NDArray[np.uint8]
     rows: NDArray[np.int64]
     columns: dict[str, NDArray[np.str_]]
-    skipped: tuple[Skipped, ...]
+    faults: dict[int, str]
+
+    def __len__(self) -> int:
+        return len(self.rows) + len(self.faults)
 
 
 def table_header(path: Path) -> tuple[str, ...]:
@@ -110,23 +114,28 @@ def load_picture(
     return np.array(pixels[places[place]]).reshape(side, side)
 
 
+def skipped_rows(path: Path, faults: Mapping[int, str]) -> tuple[Skipped, ...]:
+    """List the rows of a file that are left out, in order."""
+    return tuple(Skipped(row, f"{path.name}:{row}", faults[row]) for row in sorted(faults))
+
+
 @contextmanager
-def _opened(path: Path) -> Iterator[IO[bytes]]:
+def _opened(path: Path) -> Iterator[BufferedIOBase]:
     try:
         match path.suffix.lower():
             case ".xz":
                 with lzma.open(path) as file:
-                    yield cast(IO[bytes], file)
+                    yield file
             case ".gz":
                 with gzip.open(path) as file:
-                    yield cast(IO[bytes], file)
+                    yield file
             case ".zip":
                 with zipfile.ZipFile(path) as archive:
-                    names = sorted(name for name in archive.namelist() if name.lower().endswith(".csv"))
-                    if not names:
+                    tables = [info for info in archive.infolist() if info.filename.lower().endswith(".csv")]
+                    if not tables:
                         raise DatasetError(f"{path}: the archive holds no .csv file")
-                    with archive.open(names[0]) as file:
-                        yield file
+                    with archive.open(max(tables, key=lambda info: info.file_size)) as member:
+                        yield cast(BufferedIOBase, member)
             case _:
                 with path.open("rb") as file:
                     yield file
@@ -134,17 +143,23 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
         raise DatasetError(f"{path}: cannot be unpacked: {error}; is the file complete?") from error
 
 
-def _blocks(file: IO[bytes]) -> Iterator[bytes]:
-    """Cut a file into blocks of whole lines; the last line gets its end where that is missing."""
-    rest = b""
-    while chunk := file.read(_BLOCK):
-        end = chunk.rfind(b"\n") + 1
-        if end:
-            yield rest + chunk[:end]
-            rest = b""
-        rest += chunk[end:]
-    if rest:
-        yield rest + b"\n"
+def _blocks(file: BufferedIOBase) -> Iterator[bytes]:
+    """Cut a file into blocks of whole lines; the last line gets its end where that is missing.
+
+    Of a compressed file that breaks off, the whole lines come first and then the decompressor's error.
+    """
+    text = bytearray()
+    try:
+        while chunk := file.read1(_BLOCK):
+            text += chunk
+            if len(text) >= _BLOCK:
+                end = text.rfind(b"\n") + 1
+                yield bytes(text[:end])
+                del text[:end]
+    except _BROKEN:
+        yield bytes(text[: text.rfind(b"\n") + 1])
+        raise
+    yield bytes(text) + b"\n"
 
 
 @dataclass
@@ -158,21 +173,21 @@ class _Rows:
 
 
 def _parse(path: Path, pixel_column: str, pixels: int) -> PixelTable:
-    parts, count, end = [_Rows(np.empty((0, pixels), np.uint8), np.empty(0, np.int64))], 0, []
+    parts, count = [_Rows(np.empty((0, pixels), np.uint8), np.empty(0, np.int64))], 0
+    faults: dict[int, str] = {}
     with _opened(path) as file:
         header = header_names(file.readline())
         require_columns(path, header, [pixel_column])
         place = header.index(pixel_column)
         try:
-            for block in _blocks(file):
+            for block in filter(None, _blocks(file)):
                 part = _parse_block(block, len(header), place, pixels)
                 parts.append(part)
                 part.rows += count
-                part.faults = {row + count: reason for row, reason in part.faults.items()}
+                faults |= {row + count: reason for row, reason in part.faults.items()}
                 count += len(part.rows) + len(part.faults)
         except _BROKEN as error:
-            _log.warning("%s: breaks off after row %d: %s", path, count - 1, error)
-            end = [Skipped(count, path.name, f"the file breaks off: {error}")]
+            faults[count] = f"the file breaks off here: {error}"
     if not count:
         raise DatasetError(f"{path}: no rows below the header; is the file complete?")
     others = [name for name in header if name != pixel_column]
@@ -183,10 +198,7 @@ def _parse(path: Path, pixel_column: str, pixels: int) -> PixelTable:
             name: np.array([text for part in parts[1:] for text in part.texts[column]], np.str_)
             for column, name in enumerate(others)
         },
-        (
-            *(Skipped(row, f"{path.name}:{row}", why) for part in parts for row, why in part.faults.items()),
-            *end,
-        ),
+        faults,
     )
 
 
@@ -205,8 +217,8 @@ def _parse_block(block: bytes, fields: int, pixel_field: int, pixels: int) -> _R
     for row, bounds in zip(whole.tolist(), edges.tolist(), strict=True):
         for column, text in enumerate(texts):
             if column != pixel_field:
-                cell = block[bounds[column] + 1 : bounds[column + 1]]
-                text[row] = cell.decode("utf-8", "replace").strip(' \t\r"')
+                content = block[bounds[column] + 1 : bounds[column + 1]]
+                text[row] = content.decode("utf-8", "replace").strip(' \t\r"')
     del texts[pixel_field]
 
     left, right = edges[:, pixel_field] + 1, edges[:, pixel_field + 1]
@@ -219,10 +231,11 @@ def _parse_block(block: bytes, fields: int, pixel_field: int, pixels: int) -> _R
         values = numbers[begin[place] : end[place]]
         good[place] = values.max() <= 255
         pictures[place] = values
-    faults = {int(row): f"expected {fields} fields, got {found[row]}" for row in np.flatnonzero(found != fields)}
+    odd = np.flatnonzero(found != fields)
+    faults = {int(row): f"expected {fields} fields, got {found[row]}" for row in odd}
     for place in np.flatnonzero(~good):
-        text = block[left[place] : right[place]].decode("utf-8", "replace")
-        faults[int(whole[place])] = _why_not(text, pixels)
+        cell = block[left[place] : right[place]].decode("utf-8", "replace")
+        faults[int(whole[place])] = _why_not(cell, pixels)
     return _Rows(pictures[good], whole[good], texts, dict(sorted(faults.items())))
 
 
@@ -235,7 +248,7 @@ def _lines(data: NDArray[np.uint8]) -> tuple[NDArray[np.int64], NDArray[np.int64
 
 
 def _numbers(data: NDArray[np.uint8]) -> tuple[NDArray[np.uint16], NDArray[np.int64]]:
-    """Read every run of digits: its value, or 999 if it has more than three, and the place of its last digit."""
+    """Read every run of digits: its value, 999 if it has more than three, and the place of its last digit."""
     digits = np.full(len(data) + 3, 255, np.uint8)
     np.subtract(data, np.uint8(ord("0")), out=digits[3:])
     inside = digits < 10
@@ -263,8 +276,8 @@ def _why_not(text: str, pixels: int) -> str:
 def _store(stem: Path, table: PixelTable) -> PixelTable:
     """Put a table into the cache and give it memory-mapped, or as it is where the cache cannot be written."""
     arrays: dict[str, Any] = {f"column:{name}": column for name, column in table.columns.items()}
-    skipped = [[str(fault.row), fault.source, fault.reason] for fault in table.skipped]
-    arrays |= {"rows": table.rows, "skipped": np.array(skipped, np.str_).reshape(-1, 3)}
+    arrays |= {"rows": table.rows, "faulty": np.array([*table.faults], np.int64)}
+    arrays["reasons"] = np.array([*table.faults.values()], np.str_)
     publish(stem.with_suffix(".npy"), lambda file: np.save(file, table.pixels))
     publish(stem.with_suffix(".npz"), lambda file: np.savez(file, **arrays))
     return _stored(stem) or table
@@ -277,11 +290,11 @@ def _stored(stem: Path) -> PixelTable | None:
         return None
     try:
         pixels = np.load(pixels_file, mmap_mode="r", allow_pickle=False)
-        with np.load(rows_file, allow_pickle=False) as stored:
+        with rows_file.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = dict(stored)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         _log.warning("%s: broken, so the CSV file is parsed again: %s", pixels_file, error)
         return None
     columns = {name.partition(":")[2]: column for name, column in arrays.items() if ":" in name}
-    faults = (Skipped(int(row), source, reason) for row, source, reason in arrays["skipped"].tolist())
-    return PixelTable(pixels, arrays["rows"], columns, tuple(faults))
+    faults = dict(zip(arrays["faulty"].tolist(), arrays["reasons"].tolist(), strict=True))
+    return PixelTable(pixels, arrays["rows"], columns, faults)

@@ -157,9 +157,19 @@ Aligner = Callable[[Sequence[NDArray[np.uint8]]], NDArray[np.float64]]
 
 
 def expression_canvases(
-    dataset: Dataset, aligner: Aligner, skipped: list[Skipped], batch: int = 256
+    dataset: Dataset, aligner: Aligner | None, skipped: list[Skipped], batch: int = 256
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Cut stage 2's canvases: FER2013's own pixels as they are, every other picture by the aligner.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    aligner : Aligner or None
+        None if the dataset's pictures are FER2013's.
+    skipped : list
+        Grows by the pictures that cannot be read or show no face.
+    batch : int
+        Pictures aligned together.
 
     Returns
     -------
@@ -171,7 +181,7 @@ def expression_canvases(
     pictures = read_pictures(dataset, skipped)
     while chunk := list(islice(pictures, batch)):
         grays = [gray for _, gray in chunk]
-        if dataset.fer2013_frame:
+        if dataset.fer2013_frame or aligner is None:
             canvases += [np.pad(gray, margin, mode="edge") for gray in grays]
             places += [place for place, _ in chunk]
             continue

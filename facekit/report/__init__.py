@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from facekit.crosschecking import SUMMARY, CrossCheck
-from facekit.data.faults import clean
 from facekit.evaluation import sample_rows
 from facekit.journal import FILE, write_journal
 from facekit.report.page import page
@@ -58,7 +57,42 @@ def write_report(result: CrossCheck, out: str | Path) -> Path:
 
 
 def write_clean(result: CrossCheck, file: str | Path) -> int:
-    """Write the list of rows without faults, with how suspect each label is, and give their number."""
+    """Write the list of samples that have no fault of the dataset, and give their number.
+
+    Of exact copies with one label the first stays. How suspect the label is, and whether it is flagged,
+    stands beside each sample; suspect ones are not left out.
+
+    Parameters
+    ----------
+    result : CrossCheck
+    file : path
+        A CSV file of index, source, split, label, suspect, flagged.
+    """
+    dataset, found = result.dataset, result.suspects
+    bad = np.ones(len(dataset), np.bool_)
+    bad[np.unique(result.evaluation.predictions.hashes, return_index=True)[1]] = False
+    for kind, fault in result.faults.items():
+        if kind not in ("duplicates", "class_imbalance"):
+            bad |= np.isin(dataset.rows, fault["rows"])
+    score, flagged = np.zeros(len(dataset)), np.zeros(len(dataset), np.bool_)
+    np.maximum.at(score, found.places, found.scores)
+    np.logical_or.at(flagged, found.places, found.flagged)
+    kept = np.flatnonzero(~bad)
+    write_table(
+        Path(file),
+        (
+            {
+                "index": int(dataset.rows[k]),
+                "source": dataset.sources[k],
+                "split": dataset.splits[k],
+                "label": None if dataset.labels is None else dataset.labels[k],
+                "suspect": round(float(score[k]), 6),
+                "flagged": bool(flagged[k]),
+            }
+            for k in kept
+        ),
+    )
+    return len(kept)
 
 
 def write_table(path: Path, rows: Iterable[Mapping[str, Any]], columns: Iterable[str] = ()) -> None:

@@ -1,0 +1,280 @@
+"""Compare facekit's detector with OpenCV's Haar cascades and YuNet: what they find, what they see wrongly, how fast.
+
+    python benchmarks/detection.py --data $FACEKIT_DATA --scenes runs/scenes --yunet YUNET.onnx --machine NAME
+
+`--data` holds landmarks68/helen_train and detection/afw_scenes, `--scenes` is the folder that
+benchmarks/label_scenes.py wrote and the detector was trained on. Only pictures that its training did not see
+count. All detectors are compared in one convention, stage 1's square crops, at which they are used. Timings are
+medians over interleaved rounds, with quartiles, on one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import skimage
+import skimage.data
+import torch
+from numpy.typing import NDArray
+
+import facekit
+from facekit import geometry
+from facekit.backends.torch import choose_device
+from facekit.data.catalog import load_dataset
+from facekit.data.detection_scenes import FACE, Labels, kinds_of, read_labels
+from facekit.data.files import read_rows
+from facekit.data.label_boxes import label_boxes
+from facekit.detection import (
+    BoxFraming,
+    Detections,
+    Detector,
+    FacekitDetector,
+    YuNetDetector,
+    crop_boxes,
+    make_detector,
+)
+from facekit.detection_metrics import match, reliability
+from facekit.images import read_image
+from facekit.weights import load_detector, write_atomically
+
+CROP_FACTOR = 1.6
+# From the tight box of 68 points: medians over Helen's faces (0.000, -0.088), 1.288; AFW's (0.002, -0.090), 1.262.
+CROP_FROM_LANDMARK_BOX = BoxFraming((0.0, -0.089), 1.28)
+FACE_FREE = (
+    "brick", "cell", "chelsea", "clock", "coffee", "coins", "colorwheel", "grass", "gravel", "horse",
+    "hubble_deep_field", "immunohistochemistry", "logo", "microaneurysms", "moon", "page", "retina", "rocket",
+    "text",
+)  # fmt: skip
+"""Samples of scikit-image that come with it and show no face; none is in the detector's training."""
+LOW = 0.01
+
+Image = NDArray[np.uint8]
+
+
+def face_free_samples() -> dict[str, Image]:
+    """Give scikit-image's pictures without a face, as uint8 RGB."""
+    samples = {}
+    for name in FACE_FREE:
+        sample = np.asarray(getattr(skimage.data, name)())
+        if sample.dtype == np.bool_:
+            sample = sample.astype(np.uint8) * 255
+        sample = np.repeat(sample[..., None], 3, 2) if sample.ndim == 2 else sample[..., :3]
+        samples[name] = np.ascontiguousarray(sample)
+    return samples
+
+
+def without_faces(image: Image, faces: NDArray[np.float32]) -> Image:
+    """Fill every label's box, half as large again, with the picture around it."""
+    mask = np.zeros(image.shape[:2], np.uint8)
+    for x0, y0, x1, y1 in np.round(geometry.square(faces[:, :4], 1.5)).astype(int):
+        mask[max(0, y0) : max(0, y1), max(0, x0) : max(0, x1)] = 255
+    return np.asarray(cv2.inpaint(image, mask, 5, cv2.INPAINT_TELEA), np.uint8)
+
+
+def in_convention(detector: Detector, found: Sequence[Detections]) -> list[NDArray[np.float32]]:
+    """Give detections as stage 1's crops."""
+    return [crop_boxes(one.boxes, detector.crop_from_box) for one in found]
+
+
+def figures_of(
+    detector: Detector, every: Detector, scenes: dict[str, Any], helen: dict[str, Any], empty: dict[str, Any]
+) -> dict[str, Any]:
+    """Measure one detector, at its own threshold and, as `every`, at the lowest."""
+    nothing = np.zeros((0, 4))
+    figures: dict[str, Any] = {}
+    for name, part in (("afw_scenes", scenes), ("helen", helen)):
+        found = detector(part["images"])
+        crops, scores = in_convention(detector, found), [one.scores for one in found]
+        matched = match(crops, scores, part["landmark_crops"], [nothing] * len(crops))
+        figures[f"recall_{name}"] = round(matched.recall(0.0), 4)
+    for name, images in empty.items():
+        found = detector(list(images))
+        figures[f"false_positives_{name}"] = round(sum(map(len, found)) / len(found), 4)
+    found = every(scenes["images"])
+    crops, scores = in_convention(every, found), [one.scores for one in found]
+    matched = match(crops, scores, scenes["label_crops"], scenes["doubtful_crops"])
+    figures["average_precision"] = round(matched.average_precision(), 4)
+    bins, error = reliability(matched.scores, matched.right)
+    figures["calibration_error"], figures["reliability"] = round(error, 4), bins
+    return figures
+
+
+def scenes_of(labels: Labels, data: Path) -> dict[str, Any]:
+    """Give the held-out AFW scenes with landmark crops, labels and doubtful labels, all as stage 1's crops."""
+    landmarks: dict[str, list[list[float]]] = {}
+    folder = data / "detection" / "afw_scenes"
+    for _, cells in read_rows(folder / "landmark_boxes.csv", ("image", "x0", "y0", "x1", "y1")):
+        box = [float(cells[column]) for column in ("x0", "y0", "x1", "y1")]
+        landmarks.setdefault(Path(cells["image"]).stem, []).append(box)
+    places = [k for k, path in enumerate(labels.paths) if path.parent.name == "afw_scenes"]
+    images, tight = [], []
+    for place in places:
+        path = labels.paths[place]
+        image = read_image(path)
+        whole = read_image(folder / f"{path.stem}.jpg")
+        scale = image.shape[1] / whole.shape[1]
+        images.append(image)
+        tight.append(np.array(landmarks.get(path.stem, []), np.float32).reshape(-1, 4) * np.float32(scale))
+    faces = [labels.faces[place] for place in places]
+    labelled = [(crop_boxes(own[:, :4], YuNetDetector.crop_from_box), kinds_of(own) == FACE) for own in faces]
+    return {
+        "images": images,
+        "landmark_crops": [crop_boxes(boxes, CROP_FROM_LANDMARK_BOX) for boxes in tight],
+        "label_crops": [crops[sure] for crops, sure in labelled],
+        "doubtful_crops": [crops[~sure] for crops, sure in labelled],
+        "faces": faces,
+    }
+
+
+def helen_of(held_out: set[str], data: Path) -> dict[str, Any]:
+    """Give the held-out Helen faces."""
+    dataset = load_dataset(data / "landmarks68" / "helen_train")
+    places = [k for k, source in enumerate(dataset.sources) if f"helen_train/{Path(source).stem}" in held_out]
+    assert dataset.points is not None
+    crops = geometry.square(label_boxes(dataset.points[places]), CROP_FACTOR)
+    return {"images": [dataset.load(place) for place in places], "landmark_crops": list(crops[:, None])}
+
+
+def timings(detectors: dict[str, Detector], rounds: int) -> dict[str, Any]:
+    """Time the detectors in turns on one picture at three sizes."""
+    astronaut = skimage.data.astronaut()
+    result: dict[str, Any] = {}
+    for width, height in ((640, 480), (512, 512), (320, 320)):
+        picture = cv2.resize(astronaut, (width, height), interpolation=cv2.INTER_AREA)
+        taken: dict[str, list[float]] = {name: [] for name in detectors}
+        for _ in range(rounds + 3):
+            for name, detector in detectors.items():
+                started = time.perf_counter()
+                detector([picture])
+                taken[name].append((time.perf_counter() - started) * 1e3)
+        for name, times in taken.items():
+            low, middle, high = np.percentile(times[3:], [25, 50, 75])
+            result.setdefault(name, {})[f"{width}x{height}"] = {
+                "median_ms": round(middle, 3), "q1_ms": round(low, 3), "q3_ms": round(high, 3),
+                "best_ms": round(min(times[3:]), 3),
+            }  # fmt: skip
+    return result
+
+
+def throughput(weights: str | None, device: str, batch: int = 64, rounds: int = 30) -> dict[str, Any] | None:
+    """Measure pictures a second of 640x480 on an accelerator, whole calls and the network alone, and its limits."""
+    on = choose_device(device)
+    if on.type != "cuda":
+        return None
+    detector = FacekitDetector(weights, device=device, batch_size=batch)
+    picture = cv2.resize(skimage.data.astronaut(), (640, 480), interpolation=cv2.INTER_AREA)
+    pictures = [picture] * batch
+    resident = torch.zeros(batch, 3, 480, 640, device=on).to(memory_format=torch.channels_last)
+    network = detector._network
+    moved, multiplied = _cost(network, resident[:1])
+
+    def rate(call: Any) -> float:
+        for _ in range(3):
+            call()
+        torch.cuda.synchronize()
+        started = time.perf_counter()
+        for _ in range(rounds):
+            call()
+        torch.cuda.synchronize()
+        return batch * rounds / (time.perf_counter() - started)
+
+    with torch.inference_mode():
+        alone = rate(lambda: network(resident))
+    source = torch.empty(1 << 28, device=on)
+    target = torch.empty_like(source)
+    bandwidth = rate(lambda: target.copy_(source)) / batch * source.numel() * 4 * 2
+    return {
+        "batch": batch,
+        "size": "640x480",
+        "pictures_per_second": round(rate(lambda: detector(pictures)), 1),
+        "network_pictures_per_second": round(alone, 1),
+        "bytes_a_picture": moved,
+        "multiplications_a_picture": multiplied,
+        "copy_bytes_per_second": round(bandwidth),
+        "share_of_memory_bandwidth": round(alone * moved / bandwidth, 4),
+    }
+
+
+def _cost(network: torch.nn.Module, picture: torch.Tensor) -> tuple[int, int]:
+    """Count the bytes that convolutions must read and write and their multiplications, for one picture."""
+    moved, multiplied = 0, 0
+
+    def count(module: Any, inputs: Any, output: torch.Tensor) -> None:
+        nonlocal moved, multiplied
+        moved += (inputs[0].numel() + output.numel()) * output.element_size()
+        multiplied += output.numel() * module.weight[0].numel()
+
+    convolutions = [module for module in network.modules() if isinstance(module, torch.nn.Conv2d)]
+    hooks = [module.register_forward_hook(count) for module in convolutions]
+    with torch.inference_mode():
+        network(picture)
+    for hook in hooks:
+        hook.remove()
+    return moved, multiplied
+
+
+def main() -> None:
+    """Write the results file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--scenes", type=Path, required=True)
+    parser.add_argument("--yunet", type=Path, required=True)
+    parser.add_argument("--weights", default="detector")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--machine", default=platform.node())
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    _, header = load_detector(options.weights)
+    held_out = set(header["data"]["held_out"])
+    labels = read_labels([options.scenes])
+    seen = np.array([f"{path.parent.name}/{path.stem}" not in held_out for path in labels.paths])
+    scenes = scenes_of(labels.select(~seen), options.data)
+    helen = helen_of(held_out, options.data)
+    masked = [without_faces(*pair) for pair in zip(scenes["images"], scenes["faces"], strict=True)]
+    empty = {"face_free": list(face_free_samples().values()), "masked_scenes": masked}
+
+    def make(name: str, min_score: float | None = None) -> Detector:
+        model = {"yunet": options.yunet, "facekit": options.weights}.get(name)
+        return make_detector(name, model, min_score=min_score, device=options.device)
+
+    names = ("haar", "yunet", "facekit")
+    result: dict[str, Any] = {
+        "suite": "detection",
+        "version": facekit.__version__,
+        "machine": options.machine,
+        "processor": platform.processor() or platform.machine(),
+        "device": options.device,
+        "torch": torch.__version__,
+        "opencv": cv2.__version__,
+        "weights": header["name"],
+        "pictures": {
+            "afw_scenes": len(scenes["images"]),
+            "afw_landmark_faces": sum(map(len, scenes["landmark_crops"])),
+            "afw_labelled_faces": sum(map(len, scenes["label_crops"])),
+            "helen": len(helen["images"]),
+            **{name: len(images) for name, images in empty.items()},
+        },
+        "detectors": {name: figures_of(make(name), make(name, LOW), scenes, helen, empty) for name in names},
+    }
+    for name, taken in timings({name: make(name) for name in names}, options.rounds).items():
+        result["detectors"][name]["one_core"] = taken
+    result["throughput"] = throughput(options.weights, options.device)
+    name = f"detection--{options.machine}--{options.device}.json"
+    path = options.out / facekit.__version__ / name
+    write_atomically(path, (json.dumps(result, indent=1) + "\n").encode())
+    print(path)
+
+
+if __name__ == "__main__":
+    main()

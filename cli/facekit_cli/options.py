@@ -1,0 +1,29 @@
+"""Options that `facekit evaluate` and `facekit crosscheck` share."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+
+class Boxes(StrEnum):
+    """Where a face's box comes from."""
+
+    labels = "labels"
+    detector = "detector"
+
+
+DatasetPath = Annotated[str, typer.Argument(metavar="DATASET", help="A labelled folder or its main file.")]
+Format = Annotated[str, typer.Option("--format", metavar="F", help="The dataset's format; auto finds it.")]
+Split = Annotated[str | None, typer.Option(metavar="S", help="train, validation, test or a native name.")]
+BoxSource = Annotated[Boxes | None, typer.Option(help="Where a face's box comes from.")]
+Mirrored = Annotated[bool, typer.Option("--tta", help="Mean over the picture and its mirror.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Only this many rows, chosen by the seed.")]
+WeightsName = Annotated[str, typer.Option(metavar="W", help="A shipped name or a file.")]
+Head = Annotated[str | None, typer.Option(metavar="H", help="The expression head.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Seed = Annotated[int, typer.Option(help="Of intervals and of the choice of rows.")]
+Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first row that is faulty.")]
+JsonFile = Annotated[str | None, typer.Option("--json", metavar="-|F", help="Write all figures as JSON.")]

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def fer2013(tmp_path, monkeypatch) -> Path:
+    """A table of 40 rows in FER2013's form; its cache lies beside it."""
+    monkeypatch.setenv("FACEKIT_CACHE", str(tmp_path / "cache"))
+    rng = np.random.default_rng(0)
+    lines = ["emotion,pixels,Usage"]
+    for row in range(40):
+        pixels = " ".join(map(str, rng.integers(0, 256, 48 * 48)))
+        lines.append(f"{row % 7},{pixels},{'Training' if row < 30 else 'PublicTest'}")
+    path = tmp_path / "fer2013.csv"
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture
+def evaluate(facekit, untrained):
+    return lambda *arguments: facekit("evaluate", *arguments, "--weights", untrained, "--device", "cpu")
+
+
+def test_the_object_of_the_contract(evaluate, fer2013):
+    done = evaluate(fer2013, "--json", "-")
+    assert done.exit_code == 0, done.stderr
+    found = json.loads(done.stdout)
+    keys = ["dataset", "format", "split", "n", "weights", "skipped", "expression", "keypoints"]
+    assert list(found)[: len(keys)] == keys
+    assert (found["dataset"], found["format"], found["split"]) == (str(fer2013), "fer2013", None)
+    assert (found["n"], found["weights"], found["skipped"]) == (40, "untrained-v0", [])
+    assert found["keypoints"] is None
+    assert 0 <= found["expression"]["accuracy"] <= 1
+
+
+def test_split_limit_and_file(evaluate, fer2013, tmp_path):
+    target = tmp_path / "figures.json"
+    assert evaluate(fer2013, "--split", "publictest", "--json", target).stdout == ""
+    assert json.loads(target.read_text())["n"] == 10
+    assert json.loads(evaluate(fer2013, "--limit", "7", "--json", "-").stdout)["n"] == 7
+
+
+def test_text_names_the_main_figures(evaluate, fer2013):
+    done = evaluate(fer2013, "--tta")
+    assert done.exit_code == 0
+    first, second, *figures = done.stdout.splitlines()
+    assert first == f"{fer2013} (fer2013): 40 rows, weights untrained-v0"
+    assert second == "expression: 40 faces, 0 not found"
+    assert [line.split()[0] for line in figures][:3] == ["accuracy", "balanced_accuracy", "macro_f1"]
+
+
+def test_a_bad_row_is_named_and_makes_exit_1_or_2_when_strict(evaluate, fer2013):
+    lines = fer2013.read_text().splitlines()
+    lines[4] = "3,1 2 3,Training"
+    fer2013.write_text("\n".join(lines) + "\n")
+    done = evaluate(fer2013, "--json", "-")
+    assert done.exit_code == 1
+    found = json.loads(done.stdout)
+    assert found["n"] == 39
+    (skipped,) = found["skipped"]
+    assert skipped["row"] == 3
+    assert done.stderr.startswith("facekit: row 3, ")
+    strict = evaluate(fer2013, "--json", "-", "--strict")
+    assert (strict.exit_code, strict.stdout) == (2, "")
+    assert strict.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "options", [["--split", "nonsense"], ["--format", "nonsense"], ["--head", "nonsense"]]
+)
+def test_wrong_settings_are_one_line_and_exit_2(evaluate, fer2013, options):
+    done = evaluate(fer2013, *options)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "nonsense" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_dataset_that_is_not_there(evaluate, tmp_path):
+    done = evaluate(tmp_path / "nowhere")
+    assert done.exit_code == 2
+    assert "nowhere" in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -1,0 +1,267 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import made
+import numpy as np
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from facekit import crosschecking, evaluation, report
+from facekit.analyzer import FaceAnalyzer
+from facekit.crosschecking import crosscheck
+from facekit.data.catalog import load_dataset
+from facekit.data.files import strings
+from facekit.errors import DatasetError, ImageError
+from facekit.evaluation import evaluate
+from facekit.predictions import Predictor
+from facekit.schema import EXPRESSIONS
+
+LABELS = {"happy": 40, "sad": 30, "neutral": 20, "contempt": 2}
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    return made.weights(tmp_path_factory.mktemp("weights"))
+
+
+@pytest.fixture(scope="module")
+def analyzer(weights):
+    return FaceAnalyzer(device="cpu", detector="none", precision="fp32", weights=weights)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return made.class_folders(tmp_path_factory.mktemp("data") / "set", LABELS)
+
+
+def checked(dataset, found, analyzer):
+    """Give the cross-check of predictions that are given."""
+    predictor = Predictor(analyzer, "labels")
+    measured = evaluation.measure(dataset, found, predictor, "made", None, 0)
+    return measured, crosschecking._suspects(measured, None)
+
+
+def test_summary_is_the_evaluation_with_suspects_and_faults(folder, analyzer, tmp_path):
+    result = crosscheck(folder, analyzer=analyzer, out=tmp_path)
+    told = json.loads(result.to_json())
+    plain = evaluate(folder, analyzer=analyzer).to_dict()
+    assert {name: told[name] for name in plain} == json.loads(json.dumps(plain))
+    assert told["suspects"]["n"] == 92
+    assert 0 < told["suspects"]["flagged"] < 92
+    assert told["faults"]["duplicates"] == {
+        "n": 0,
+        "rows": [],
+        "surplus": 0,
+        "groups": 0,
+        "conflicting_groups": 0,
+    }
+    assert told["faults"]["unreadable"] == {"n": 0, "rows": []}
+    assert told["seen_in_training"] is None
+    assert told["reference"] is None
+
+
+def test_suspects_hold_every_label_with_scores_of_the_predictions(folder, analyzer):
+    result = crosscheck(folder, analyzer=analyzer)
+    table = result.to_frame()
+    assert table["rank"].tolist() == list(range(1, 93))
+    assert sorted(table["index"]) == list(range(92))
+    assert table["score"].is_monotonic_decreasing
+    assert table["score"].between(0, 1).all()
+    rows = result.evaluation.to_frame().set_index("index")
+    for _, row in table[table["label"] != "contempt"].iterrows():
+        sample = rows.loc[row["index"]]
+        assert row["score"] == pytest.approx(1 - sample[row["label"]], abs=1e-5)
+        assert (row["predicted"], row["source"]) == (sample["predicted"], sample["source"])
+        assert row["confidence"] == pytest.approx(sample["confidence"])
+    others = table[table["label"] == "contempt"]
+    assert (others["score"] == 0).all()
+    assert (others["pattern"] == crosschecking.OTHER_LABEL).all()
+
+
+def test_an_interrupted_run_goes_on_to_the_same_result(folder, analyzer, tmp_path):
+    whole = crosscheck(folder, analyzer=analyzer, out=tmp_path / "whole")
+
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        crosscheck(folder, analyzer=analyzer, out=tmp_path / "cut", progress=stop)
+    file = tmp_path / "cut" / "predictions.jsonl"
+    assert len(file.read_bytes().splitlines()) == 64
+    with file.open("ab") as stream:  # as if the power had failed in the middle of a line
+        stream.write(b'{"index": 64, "sour')
+    told = []
+    resumed = crosscheck(
+        folder, analyzer=analyzer, out=tmp_path / "cut", progress=lambda *step: told.append(step)
+    )
+    assert told == [(92, 92)]
+    assert resumed.to_json() == whole.to_json()
+    assert file.read_bytes() == (tmp_path / "whole" / "predictions.jsonl").read_bytes()
+    np.testing.assert_array_equal(resumed.evaluation.predictions.scores, whole.evaluation.predictions.scores)
+
+
+def test_only_the_same_run_goes_on(folder, analyzer, tmp_path):
+    def last_done(**options):
+        told = []
+        crosscheck(
+            folder,
+            **({"analyzer": analyzer} | options),
+            out=tmp_path,
+            progress=lambda *step: told.append(step),
+        )
+        return told
+
+    assert len(last_done()) == 2
+    assert last_done() == []
+    assert len(last_done(tta=True)) == 2
+    other = FaceAnalyzer(device="cpu", detector="none", weights=made.weights(tmp_path, seed=1))
+    assert len(last_done(analyzer=other)) == 2
+    (tmp_path / "summary.json").write_text("{}")
+    assert len(last_done(analyzer=other)) == 2
+    assert not (tmp_path / "summary.json").exists()
+
+
+def test_unreadable_pictures_are_kept_through_an_interruption(analyzer, tmp_path):
+    def load(place):
+        if place == 3:
+            raise ImageError("damaged")
+        return made.picture(place)
+
+    dataset = made.expression_set(["happy", "sad"] * 10, load=load)
+    first = crosscheck(dataset, analyzer=analyzer, out=tmp_path)
+    again = crosscheck(dataset, analyzer=analyzer, out=tmp_path)
+    assert first.to_json() == again.to_json()
+    assert [row.row for row in again.evaluation.skipped] == [3]
+    assert again.faults["unreadable"] == {"n": 1, "rows": [3]}
+
+
+def test_keypoints_of_a_point_set_are_suspected(analyzer):
+    dataset = made.point_set(60)
+    predicted = dataset.points + np.random.default_rng(0).normal(0, 0.5, dataset.points.shape)
+    dataset.points[7] += 15
+    found = made.predictions_of(dataset, points=predicted)
+    found.box_scores[9] = np.nan
+    found.points[9], found.scores[9] = np.nan, np.nan
+    _, suspected = checked(dataset, found, analyzer)
+    assert suspected.places[0] == 7
+    assert suspected.patterns[0] == "shifted"
+    assert suspected.flagged.sum() == 1
+    assert (suspected.places[-1], suspected.scores[-1]) == (9, 0)
+    assert suspected.patterns[-1] == crosschecking.UNDETECTED
+    assert np.isnan(suspected.confidence[-1])
+    assert ((suspected.confidence[:-1] > 0) & (suspected.confidence[:-1] < 1)).all()
+
+
+def planted_votes(n=700):
+    """Give a set whose votes disagree with a tenth of the labels, and probabilities that partly tell."""
+    random = np.random.default_rng(0)
+    labels = random.integers(0, 7, n)
+    voted = np.where(random.random(n) < 0.1, (labels + 1) % 7, labels)
+    logits = random.normal(0, 1, (n, 7)) + 2 * np.eye(7)[voted]
+    columns = np.array([4, 5, 6, 1, 3, 2, 0])  # of FER+'s votes, for schema.EXPRESSIONS
+    votes = np.zeros((n, 10), np.uint8)
+    votes[np.arange(n), columns[voted]] = 8
+    votes[:, 9] = 2
+    votes[0] = 5  # a tie
+    votes[1], votes[2] = np.eye(10)[7] * 9, np.eye(10)[9] * 9  # contempt, not a face
+    dataset = made.expression_set([EXPRESSIONS[k] for k in labels], votes=votes)
+    return dataset, np.exp(logits) / np.exp(logits).sum(1, keepdims=True), labels, voted
+
+
+def test_scores_are_judged_within_classes_against_votes(analyzer):
+    dataset, probabilities, labels, voted = planted_votes()
+    found = made.predictions_of(dataset, scores=probabilities)
+    judged = crosschecking._judge(*checked(dataset, found, analyzer))
+    rows = np.arange(700) > 2
+    wrong, scores = (labels != voted), 1 - probabilities[np.arange(700), labels]
+    within = [roc_auc_score(wrong[rows & (labels == c)], scores[rows & (labels == c)]) for c in range(7)]
+    assert judged.n == 697
+    assert judged.macro_within_class_auroc == pytest.approx(np.mean(within))
+    assert judged.pooled_auroc == pytest.approx(roc_auc_score(wrong[rows], scores[rows]))
+    rates = np.array([wrong[rows & (labels == c)].mean() for c in range(7)])
+    assert judged.class_prior_auroc == pytest.approx(roc_auc_score(wrong[rows], rates[labels[rows]]))
+    happy = rows & (labels == 3)
+    first = np.flatnonzero(happy)[np.argsort(-scores[happy], kind="stable")[:10]]
+    assert judged.precision_at_k["happy"]["10"] == pytest.approx(wrong[first].mean())
+    assert judged.precision_at_k["happy"]["base_rate"] == pytest.approx(wrong[happy].mean())
+    assert judged.precision_at_k["happy"]["200"] is None
+
+
+def test_predictions_out_of_fold_replace_those_of_the_model(analyzer, tmp_path):
+    dataset = made.expression_set(["happy", "sad"] * 20)
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(7), 30).astype(np.float32)
+    keys = np.array([f"made:{row}" for row in range(30)])
+    np.savez(tmp_path / "folds.npz", keys=keys, probabilities=probabilities)
+    result = crosscheck(dataset, analyzer=analyzer, out_of_fold=tmp_path / "folds.npz")
+    own = crosscheck(dataset, analyzer=analyzer)
+    assert result.evaluation.to_json() == own.evaluation.to_json()
+    scores = result.to_frame().set_index("index")["score"]
+    for row in range(40):
+        label = EXPRESSIONS.index(dataset.labels[row])
+        source = probabilities[row] if row < 30 else result.evaluation.predictions.scores[row]
+        assert scores[row] == pytest.approx(1 - source[label], abs=1e-5)
+    np.savez(tmp_path / "other.npz", keys=np.array(["fer2013:1"]), probabilities=probabilities[:1])
+    with pytest.raises(DatasetError, match="no row of made"):
+        crosscheck(dataset, analyzer=analyzer, out_of_fold=tmp_path / "other.npz")
+    with pytest.raises(DatasetError, match=r"folds\.npz"):
+        crosscheck(dataset, analyzer=analyzer, out_of_fold=tmp_path / "missing.npz")
+
+
+def test_pictures_of_the_training_data_are_recognised(folder, weights, analyzer):
+    plain = crosscheck(folder, analyzer=analyzer)
+    hashes = plain.evaluation.predictions.hashes
+    listed = Path(weights).with_suffix(".seen")
+    listed.write_bytes(hashes[::3].astype(">u8").tobytes())
+    try:
+        seen = crosscheck(folder, weights=weights, device="cpu", detector="none").seen
+    finally:
+        listed.unlink()
+    np.testing.assert_array_equal(seen, np.arange(92) % 3 == 0)
+
+
+def test_predictions_of_a_cross_check_read_back_as_labels_fit(folder, analyzer, tmp_path):
+    crosscheck(folder, analyzer=analyzer, out=tmp_path)
+    (tmp_path / "labels.jsonl").write_bytes((tmp_path / "predictions.jsonl").read_bytes())
+    again = evaluate(load_dataset(tmp_path / "labels.jsonl"), analyzer=analyzer)
+    assert again.expression.n == 92
+    assert again.expression.accuracy == 1
+    assert again.keypoints.nme == pytest.approx(0, abs=1e-4)
+
+
+def test_pictures_are_drawn_with_points_where_they_lie(analyzer):
+    dataset = made.point_set(30, load=lambda place: made.picture(place, 120))
+    measured, suspected = checked(dataset, made.predictions_of(dataset, points=dataset.points + 1), analyzer)
+    result = crosschecking.CrossCheck(measured, suspected, {}, None, None)
+    picture, labelled, predicted = result.portrait(0)
+    assert picture.shape[0] == picture.shape[1]
+    scale = np.linalg.norm(labelled[0] - labelled[1]) / np.linalg.norm(
+        dataset.points[0, 0] - dataset.points[0, 1]
+    )
+    np.testing.assert_allclose(predicted - labelled, np.full((15, 2), scale), atol=1e-4)
+    lengths, offsets = result.mean_face_errors()
+    assert (lengths > 0).all()
+    np.testing.assert_allclose(np.linalg.norm(offsets, axis=1), lengths, rtol=0.05)
+    assert len(result.plot_samples().axes) == 24
+    assert result.plot_mean_face().axes
+    with pytest.raises(DatasetError, match="no keypoints"):
+        crosscheck(made.expression_set(["happy"] * 3), analyzer=analyzer).plot_mean_face()
+
+
+def test_a_clean_list_leaves_out_rows_with_faults(analyzer, tmp_path):
+    same = {5: 4, 9: 8}  # row 5 is a copy of 4 with its label; row 9 one of 8 with another
+    labels = ["happy"] * 9 + ["sad"] * 3 + ["unheard of"]
+    dataset = made.expression_set(
+        labels,
+        load=lambda place: made.picture(same.get(place, place)) * (place != 11),
+        splits=strings(["train"] * 13),
+    )
+    result = crosscheck(dataset, analyzer=analyzer)
+    count = report.write_clean(result, tmp_path / "clean.csv")
+    with (tmp_path / "clean.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["index"]) for row in rows] == [0, 1, 2, 3, 4, 6, 7, 10]
+    assert count == len(rows)
+    assert list(rows[0]) == ["index", "source", "split", "label", "suspect", "flagged"]

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import csv
+
+import pytest
+import torch
+from torch import Generator, Tensor, nn
+
+from facekit.errors import ConfigError, WeightsError
+from facekit.fitting import Average, FitConfig, fit
+
+
+class Line(nn.Module):
+    """y = w x + b, in the shape of a network with a batch norm."""
+
+    def __init__(self, hidden: int = 4) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(1, hidden), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Dropout(0.1), nn.Linear(hidden, 1)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layers(x)
+
+
+class Regression:
+    name = "line"
+    every = 1
+
+    def batches(self) -> int:
+        return 20
+
+    def start_epoch(self, done: float, generator: Generator) -> None:
+        self.x = torch.rand(20, 16, 1, generator=generator)
+
+    def loss(self, network: nn.Module, step: int, generator: Generator) -> Tensor:
+        x = self.x[step] + 0.01 * torch.randn(16, 1, generator=generator)
+        return (network(x).float() - 3 * x - 1).square().mean()
+
+    def validate(self, network: nn.Module) -> dict[str, float]:
+        x = torch.linspace(0, 1, 50)[:, None]
+        return {"error": float((network(x).float() - 3 * x - 1).abs().mean())}
+
+
+def line() -> Line:
+    torch.manual_seed(1)
+    return Line()
+
+
+CONFIG = FitConfig(epochs=4, optimizer="adamw", learning_rate=0.05, weight_decay=0.0, average=0.9)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_training_lowers_the_error(tmp_path, optimizer):
+    records = list(fit(line(), [Regression()], FitConfig(epochs=6, optimizer=optimizer, learning_rate=0.05), tmp_path))
+    assert [record.epoch for record in records] == [1, 2, 3, 4, 5, 6]
+    assert records[-1].figures["error"] < 0.5 * records[0].figures["error"]
+    rows = list(csv.DictReader((tmp_path / "history.csv").open()))
+    assert [float(row["error"]) for row in rows] == pytest.approx([r.figures["error"] for r in records], abs=1e-4)
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_a_resumed_run_ends_as_an_unbroken_one(tmp_path, optimizer):
+    config = FitConfig(epochs=4, optimizer=optimizer, learning_rate=0.05, average=0.9)
+    whole, broken = line(), line()
+    list(fit(whole, [Regression()], config, tmp_path / "whole"))
+
+    first_half = fit(broken, [Regression()], config, tmp_path / "broken")
+    assert [next(first_half).epoch, next(first_half).epoch] == [1, 2]
+    first_half.close()
+    torch.manual_seed(99)
+    resumed = Line()
+    epochs = [r.epoch for r in fit(resumed, [Regression()], config, tmp_path / "broken", resume=True)]
+
+    assert epochs == [3, 4]
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, resumed.state_dict()[name]), name
+    assert (tmp_path / "whole/history.csv").read_text().count("\n") == 5
+    assert (tmp_path / "broken/history.csv").read_text().count("\n") == 5
+
+
+def test_without_resume_a_run_starts_anew(tmp_path):
+    list(fit(line(), [Regression()], CONFIG, tmp_path))
+    again = [record.epoch for record in fit(line(), [Regression()], CONFIG, tmp_path)]
+    assert again == [1, 2, 3, 4]
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path):
+    list(fit(line(), [Regression()], CONFIG, tmp_path))
+    with pytest.raises(WeightsError, match="another network"):
+        next(fit(Line(hidden=7), [Regression()], CONFIG, tmp_path, resume=True))
+
+
+def test_checkpoints_are_not_pickles(tmp_path):
+    list(fit(line(), [Regression()], CONFIG, tmp_path))
+    assert {path.suffix for path in tmp_path.iterdir()} == {".safetensors", ".csv"}
+
+
+def test_an_unknown_optimizer_is_a_config_error(tmp_path):
+    with pytest.raises(ConfigError, match="sgd or adamw"):
+        next(fit(line(), [Regression()], FitConfig(optimizer="adam"), tmp_path))
+
+
+def test_the_average_follows_slowly_and_starts_fast():
+    network = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(network.weight)
+    average = Average(network, 0.99)
+    nn.init.ones_(network.weight)
+    average.update()
+    assert average.state["weight"].item() == pytest.approx(1 - 2 / 11)
+    for _ in range(2000):
+        average.update()
+    assert average.state["weight"].item() == pytest.approx(1.0, abs=1e-3)
