@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facekit import geometry
+from facekit.detection_metrics import sigmoid
 from facekit.errors import DetectorError
 from facekit.images import to_gray
 from facekit.mirror import mirror_boxes, mirror_image
@@ -151,7 +152,7 @@ class FacekitDetector:
                 batch = places[start : start + self.batch_size]
                 cells = self._run([pictures[place][0] for place in batch])
                 for place, (boxes, logits) in zip(batch, cells, strict=True):
-                    scores = 1 / (1 + np.exp(-(self._slope * logits + self._offset)))
+                    scores = sigmoid(self._slope * logits + self._offset)
                     image, factors = images[place], pictures[place][1]
                     found[place] = _in_order(boxes * factors, scores, self.min_score, image)
         return [found[place] for place in range(len(images))]
@@ -221,7 +222,7 @@ class HaarDetector:
             edges[:, 2:] += edges[:, :2]
             edges = geometry.square(edges, 1.0, (shift, 0.0))
             boxes.append(mirror_boxes(edges, small.shape[1]) if mirrored else edges)
-            scores.append(1 / (1 + np.exp(-slope * np.ravel(sums) - offset)))
+            scores.append(sigmoid(slope * np.ravel(sums) + offset))
         faces, all_scores = np.concatenate(boxes), np.concatenate(scores)
         best = _best(faces, all_scores)
         return _in_order(faces[best] * boxes_scale, all_scores[best], self.min_score, image)

@@ -97,24 +97,37 @@ def match(
 
 
 def fit_logistic(
-    logits: NDArray[np.floating], right: NDArray[np.bool_], rounds: int = 50
+    logits: NDArray[np.floating], right: NDArray[np.bool_], rounds: int = 100
 ) -> tuple[float, float]:
-    """Fit slope and offset so that ``1 / (1 + exp(-(slope * logit + offset)))`` is the share that is right [1]_.
+    """Fit slope and offset so that ``sigmoid(slope * logit + offset)`` is the share that is right [1]_.
 
     References
     ----------
-    .. [1] J. Platt, "Probabilistic outputs for support vector machines", 1999: Newton steps, softened targets.
+    .. [1] J. Platt, "Probabilistic outputs for support vector machines", 1999: with softened targets.
     """
     design = np.stack([np.asarray(logits, np.float64), np.ones(len(logits))], 1)
-    count = right.sum(), (~right).sum()
-    target = np.where(right, (count[0] + 1) / (count[0] + 2), 1 / (count[1] + 2))
+    yes, no = right.sum(), (~right).sum()
+    target = np.where(right, (yes + 1) / (yes + 2), 1 / (no + 2))
+
+    def loss(weights: NDArray[np.float64]) -> float:
+        said = design @ weights
+        return float((np.logaddexp(0, said) - target * said).sum())
+
     weights = np.array([1.0, 0.0])
     for _ in range(rounds):
-        said = 1 / (1 + np.exp(-design @ weights))
-        slope = design.T @ (said - target) + 1e-6 * weights
+        said = sigmoid(design @ weights)
+        slope = design.T @ (said - target)
         bend = (design * (said * (1 - said))[:, None]).T @ design + 1e-6 * np.eye(2)
-        weights = weights - np.linalg.solve(bend, slope)
+        step = np.linalg.solve(bend, slope)
+        while loss(weights - step) > loss(weights) and np.abs(step).max() > 1e-9:
+            step /= 2
+        weights = weights - step
     return float(weights[0]), float(weights[1])
+
+
+def sigmoid(logits: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Give ``1 / (1 + exp(-logits))`` without overflow."""
+    return 0.5 + 0.5 * np.tanh(0.5 * np.asarray(logits))
 
 
 def reliability(

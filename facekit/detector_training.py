@@ -32,7 +32,7 @@ from facekit.data.detection_scenes import (
     read_labels,
     split_labels,
 )
-from facekit.detection_metrics import Matches, fit_logistic, match, reliability
+from facekit.detection_metrics import Matches, fit_logistic, match, reliability, sigmoid
 from facekit.detector_network import (
     Cells,
     DetectorConfig,
@@ -215,7 +215,7 @@ class DetectorObjective:
         """Count the batches of an epoch."""
         return self.config.steps
 
-    def start_epoch(self, generator: Generator) -> None:
+    def start_epoch(self, done: float, generator: Generator) -> None:
         """Nothing to draw: each view draws its picture."""
 
     def loss(self, network: nn.Module, step: int, generator: Generator) -> Tensor:  # noqa: ARG002
@@ -301,7 +301,7 @@ def calibrate(logits: NDArray[np.float64], right: NDArray[np.bool_]) -> dict[str
     scores = np.empty(len(logits))
     for part in (half, ~half):
         slope, offset = fit_logistic(logits[~part], right[~part])
-        scores[part] = 1 / (1 + np.exp(-(slope * logits[part] + offset)))
+        scores[part] = sigmoid(slope * logits[part] + offset)
     bins, error = reliability(scores, right)
     slope, offset = fit_logistic(logits, right)
     return {"slope": slope, "offset": offset, "calibration_error": error, "reliability": bins}

@@ -41,7 +41,8 @@ def made_picture(seed: int) -> tuple[np.ndarray, np.ndarray]:
         radius = generator.uniform(11, 24)
         centre = generator.uniform([26, 30], [width / 2 - 26 if place else width - 30, height - 30])
         u, v = (x - centre[0]) / radius, (y - centre[1]) / (1.25 * radius)
-        box = [*(centre - [radius, 1.25 * radius]), *(centre + [radius, 1.25 * radius])]
+        reach = np.array([radius, 1.25 * radius])
+        box = [*(centre - reach), *(centre + reach)]
         if boxes and geometry.overlaps(np.array([box]), np.array(boxes)).max() > 0:
             continue
         picture[u**2 + v**2 < 1] = generator.uniform(170, 230, 3)
@@ -128,7 +129,7 @@ def test_threads_share_it(detector: FacekitDetector) -> None:
 
 
 def test_large_pictures_are_shrunk_and_boxes_brought_back(trained: Path) -> None:
-    picture, truth = made_picture(3)
+    picture, _ = made_picture(3)
     large = np.repeat(np.repeat(picture, 5, 0), 5, 1)
     detector = FacekitDetector(trained, min_score=0.3, longest_side=max(picture.shape), device="cpu")
     (small,), (big,) = detector([picture]), detector([large])
