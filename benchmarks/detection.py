@@ -1,11 +1,11 @@
-"""Compare facekit's detector with OpenCV's Haar cascades and YuNet: what they find, what they see wrongly, how fast.
+"""Compare facekit's detector with OpenCV's Haar cascades and YuNet: finds, false alarms, speed.
 
     python benchmarks/detection.py --data $FACEKIT_DATA --scenes runs/scenes --yunet YUNET.onnx --machine NAME
 
 `--data` holds landmarks68/helen_train and detection/afw_scenes, `--scenes` is the folder that
 benchmarks/label_scenes.py wrote and the detector was trained on. Only pictures that its training did not see
-count. All detectors are compared in one convention, stage 1's square crops, at which they are used. Timings are
-medians over interleaved rounds, with quartiles, on one core.
+count. All detectors are compared in one convention, stage 1's square crops, at which they are used. Timings
+are medians over interleaved rounds, with quartiles, on one core.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ from facekit.data.detection_scenes import FACE, Labels, kinds_of, read_labels
 from facekit.data.files import read_rows
 from facekit.data.label_boxes import label_boxes
 from facekit.detection import (
-    BoxFraming,
     Detections,
     Detector,
     FacekitDetector,
@@ -43,11 +42,12 @@ from facekit.detection import (
 )
 from facekit.detection_metrics import match, reliability
 from facekit.images import read_image
-from facekit.weights import load_detector, write_atomically
+from facekit.weights import load_detector
+from facekit.writing import write_atomically
 
 CROP_FACTOR = 1.6
-# From the tight box of 68 points: medians over Helen's faces (0.000, -0.088), 1.288; AFW's (0.002, -0.090), 1.262.
-CROP_FROM_LANDMARK_BOX = BoxFraming((0.0, -0.089), 1.28)
+# From the tight box of 68 points: medians over Helen's faces (0.000, -0.088), 1.288; AFW's (0.002, -0.090),
+# 1.262. OP_FROM_LANDMARK_BOX = BoxFraming((0.0, -0.089), 1.28)
 FACE_FREE = (
     "brick", "cell", "chelsea", "clock", "coffee", "coins", "colorwheel", "grass", "gravel", "horse",
     "hubble_deep_field", "immunohistochemistry", "logo", "microaneurysms", "moon", "page", "retina", "rocket",
@@ -108,7 +108,7 @@ def figures_of(
 
 
 def scenes_of(labels: Labels, data: Path) -> dict[str, Any]:
-    """Give the held-out AFW scenes with landmark crops, labels and doubtful labels, all as stage 1's crops."""
+    """Give the held-out AFW scenes with landmark crops, labels and doubtful labels, as stage 1's crops."""
     landmarks: dict[str, list[list[float]]] = {}
     folder = data / "detection" / "afw_scenes"
     for _, cells in read_rows(folder / "landmark_boxes.csv", ("image", "x0", "y0", "x1", "y1")):
@@ -165,7 +165,7 @@ def timings(detectors: dict[str, Detector], rounds: int) -> dict[str, Any]:
 
 
 def throughput(weights: str | None, device: str, batch: int = 64, rounds: int = 30) -> dict[str, Any] | None:
-    """Measure pictures a second of 640x480 on an accelerator, whole calls and the network alone, and its limits."""
+    """Measure 640x480 pictures a second on an accelerator: whole calls, the network alone, its limits."""
     on = choose_device(device)
     if on.type != "cuda":
         return None

@@ -2,9 +2,9 @@
 
     python benchmarks/label_scenes.py --labeller YUNET.onnx --out runs/scenes SOURCE...
 
-A SOURCE is a folder of pictures, at any depth, whose name becomes a subfolder's. The result is a folder in the
-form that the detector's training reads (see facekit.data.detection_scenes): pictures no longer than 640 pixels,
-and faces.csv.
+A SOURCE is a folder of pictures, at any depth, whose name becomes a subfolder's. The result is a folder in
+the form that the detector's training reads (see facekit.data.detection_scenes): pictures no longer than 640
+pixels, and faces.csv.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Between the stages: the matrix that brings a face, by its keypoints, to the frame in which FER2013's faces stand."""
+"""Between the stages: the matrix that brings a face, by its keypoints, to FER2013's frame."""
 
 from __future__ import annotations
 
@@ -26,6 +26,5 @@ def align(points_image: NDArray[np.float32], frame: ArrayLike) -> NDArray[np.flo
     """
     seen = points_image[:, list(ALIGNED_POINTS)]
     # Fitted in the frame and then inverted, so that errors are weighed alike for small faces and large ones.
-    return geometry.invert(
-        geometry.similarity(seen, np.broadcast_to(np.asarray(frame, np.float64), seen.shape))
-    )
+    target = np.broadcast_to(np.asarray(frame, np.float64), seen.shape)
+    return np.asarray(geometry.invert(geometry.similarity(seen, target)))

@@ -112,16 +112,16 @@ class FaceAnalyzer:
         Parameters
         ----------
         x : path, URL, bytes, PIL image, ndarray, tensor, or a list, tuple or generator of these
-            An ndarray is (H, W), (H, W, 1|3|4) or a batch (B, H, W, 3), uint8 or float 0..1; a tensor is (3, H, W) or
-            (B, 3, H, W).
+            An ndarray is (H, W), (H, W, 1|3|4) or a batch (B, H, W, 3), uint8 or float 0..1; a tensor is (3,
+            H, W) or (B, 3, H, W).
         color : "rgb" or "bgr"
             Order of an ndarray's channels.
 
         Returns
         -------
         Faces
-            Largest first. Many pictures give a list in the same order and length; one that cannot be read is an empty
-            Faces there, with its ``error`` set.
+            Largest first. Many pictures give a list in the same order and length; one that cannot be read is
+            an empty Faces there, with its ``error`` set.
 
         Raises
         ------
@@ -205,12 +205,13 @@ class FaceAnalyzer:
         reflected = [np.ascontiguousarray(mirror_image(gray)) for gray in grays]
         boxes = mirror_boxes(crop_boxes, widths)
         other = self.describe(reflected, picture_of_face, boxes, head=head)
-        points = (faces.points_image + mirror_points(other.points_image, widths[:, None])) / 2
+        back = mirror_points(other.points_image, widths[:, None])
+        points = np.asarray((faces.points_image + back) / 2, np.float32)
         return FaceArrays(
             points,
             (faces.sigma + mirror_per_point(other.sigma)) / 2,
             align(points, self.backend.header["frame"]),
-            (faces.scores + other.scores) / 2,
+            np.asarray((faces.scores + other.scores) / 2, np.float32),
         )
 
     def _wanted(self, found: Detections) -> Detections:

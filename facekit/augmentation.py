@@ -96,7 +96,7 @@ def random_matrices(
 
 
 def sample(canvases: Tensor, canvas_from_crop: Tensor, size: int) -> Tensor:
-    """Cut crops (B, 1, size, size) float32 in 0..1 out of canvases (B, 1, S, S) uint8 by matrices (B, 2, 3)."""
+    """Cut crops (B, 1, size, size) float32 0..1 out of canvases (B, 1, S, S) uint8 by matrices (B, 2, 3)."""
     side = canvases.shape[-1]
     theta = geometry.theta(canvas_from_crop, (side, side), (size, size))
     grid = F.affine_grid(theta, [len(canvases), 1, size, size], align_corners=False)
@@ -105,7 +105,7 @@ def sample(canvases: Tensor, canvas_from_crop: Tensor, size: int) -> Tensor:
 
 
 def vary_light(crops: Tensor, config: AugmentConfig, generator: Generator) -> Tensor:
-    """Vary contrast, brightness and gamma, lower the resolution of some, add noise and cover parts of (B, 1, S, S)."""
+    """Vary contrast, brightness, gamma and resolution, add noise and cover parts of (B, 1, S, S)."""
     count, side = len(crops), crops.shape[-1]
 
     def each(limit: float) -> Tensor:

@@ -23,7 +23,8 @@ from facekit.errors import DatasetError, ImageError
 from facekit.evaluation import Evaluation, choose_samples, default_boxes, measure
 from facekit.journal import Journal
 from facekit.predictions import Boxes, Predictions, Predictor, Progress, read_ahead
-from facekit.schema import EXPRESSIONS, FERPLUS, MEAN_FACE
+from facekit.reference import Reference, judge, voted_expressions
+from facekit.schema import EXPRESSIONS, MEAN_FACE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
 SUMMARY = "summary.json"
 UNDETECTED = "undetected"
 OTHER_LABEL = "label_outside_model"
-PRECISION_AT = (10, 25, 50, 100, 200)
-CLEAR_CLASSES = ("happy", "neutral", "surprise")
-"""Classes whose labels FER2013's taggers mostly agree on, so that a wrong one stands out."""
 
 NEAR = 0.05
 """A point this near, in distances of the outer eye corners, counts as right for a confidence in keypoints."""
@@ -72,33 +70,6 @@ class Suspects:
     def __len__(self) -> int:
         """Give the number M of labels."""
         return len(self.places)
-
-
-@dataclass(frozen=True)
-class Reference:
-    """How well the suspect scores find the labels that independent taggers disagree with.
-
-    Attributes
-    ----------
-    n : int
-        Rows with a label and a reference; disagreement is a label that differs from the plurality of votes.
-    macro_within_class_auroc : float or None
-        Mean over the labelled classes of `per_class_auroc`.
-    per_class_auroc : dict of str to float or None
-    pooled_auroc : float or None
-        Over all rows; compare with `class_prior_auroc`.
-    class_prior_auroc : float or None
-        Pooled, if each label is scored by its class's rate of disagreement alone.
-    precision_at_k : dict
-        Class to its n, the base rate of disagreement, and the share of disagreement among the k most suspect.
-    """
-
-    n: int
-    macro_within_class_auroc: float | None
-    per_class_auroc: dict[str, float | None]
-    pooled_auroc: float | None
-    class_prior_auroc: float | None
-    precision_at_k: dict[str, dict[str, float | int | None]]
 
 
 @dataclass(frozen=True)
@@ -281,7 +252,8 @@ def crosscheck(
     reference : path, optional
         FER+'s ``fer2013new.csv``, against which the suspect scores are judged.
     out_of_fold : path, optional
-        ``folds.npz`` of a training by folds: suspects are scored by these predictions where it has a row.
+        ``folds.npz`` of a training by folds: its predictions replace the expression model's own, in figures
+        and suspects alike, where it has a row.
     weights, format, split, boxes, tta, limit, head, device, detector, seed, strict, analyzer, progress
         See evaluation.evaluate.
 
@@ -302,9 +274,11 @@ def crosscheck(
     predictor = Predictor(analyzer, boxes or default_boxes(chosen), head or DEFAULT_HEAD, tta)
     finder = FaultFinder(chosen)
     predictions = _predict(chosen, predictor, None if out is None else Path(out), strict, progress, finder)
+    if out_of_fold is not None:
+        _replace(predictions, chosen, Path(out_of_fold))
     path = str(dataset.path if isinstance(dataset, Dataset) else dataset)
     evaluation = measure(chosen, predictions, predictor, path, split, seed)
-    found = _suspects(evaluation, out_of_fold)
+    found = _suspects(evaluation)
     return CrossCheck(
         evaluation=evaluation,
         suspects=found,
@@ -366,22 +340,36 @@ def _predict(
     return predictions
 
 
-def _suspects(evaluation: Evaluation, out_of_fold: str | Path | None) -> Suspects:
-    parts = [_suspect_expressions(evaluation, out_of_fold), _suspect_points(evaluation)]
+def _replace(predictions: Predictions, dataset: Dataset, file: Path) -> None:
+    """Put out-of-fold probabilities in the place of the model's own where a file has the row."""
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            known = dict(zip(stored["keys"].tolist(), stored["probabilities"], strict=True))
+    except (OSError, ValueError, KeyError) as error:
+        raise DatasetError(f"{file}: expected the folds.npz of `facekit train --folds`: {error}") from error
+    replaced = 0
+    for place, row in enumerate(dataset.rows):
+        probabilities = known.get(f"{dataset.name}:{row}")
+        if probabilities is not None:
+            predictions.scores[place] = probabilities
+            replaced += 1
+    if not replaced:
+        raise DatasetError(f"{file}: holds no row of {dataset.name}; give the file of a training on this set")
+    _log.info("%s: %d of %d samples have predictions out of fold", file, replaced, len(dataset))
+
+
+def _suspects(evaluation: Evaluation) -> Suspects:
+    parts = [_suspect_expressions(evaluation), _suspect_points(evaluation)]
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
     order = np.argsort(-columns[2], kind="stable")
     return Suspects(*(column[order] for column in columns))
 
 
-def _suspect_expressions(evaluation: Evaluation, out_of_fold: str | Path | None) -> tuple[NDArray[Any], ...]:
+def _suspect_expressions(evaluation: Evaluation) -> tuple[NDArray[Any], ...]:
     labels = evaluation.dataset.labels
-    places = (
-        np.array([], np.int64) if labels is None else np.flatnonzero([label is not None for label in labels])
-    )
-    truth = evaluation.truth[places]
-    probabilities = evaluation.predictions.scores[places]
-    if out_of_fold is not None:
-        probabilities = _replaced(probabilities, evaluation.dataset, places, Path(out_of_fold))
+    labelled = [] if labels is None else [label is not None for label in labels]
+    places = np.flatnonzero(labelled)
+    truth, probabilities = evaluation.truth[places], evaluation.predictions.scores[places]
     known = (truth >= 0) & metrics.detected(probabilities)
     scores, flagged = np.zeros(len(places)), np.zeros(len(places), np.bool_)
     scores[known] = suspects.self_confidence(truth[known], probabilities[known])
@@ -389,23 +377,6 @@ def _suspect_expressions(evaluation: Evaluation, out_of_fold: str | Path | None)
     patterns = np.where(known, "", np.where(truth >= 0, UNDETECTED, OTHER_LABEL)).astype(object)
     tasks = np.full(len(places), "expression", object)
     return places, tasks, scores, probabilities.max(1, initial=0.0), flagged, patterns
-
-
-def _replaced(
-    probabilities: NDArray[np.float32], dataset: Dataset, places: NDArray[np.int64], file: Path
-) -> NDArray[np.float32]:
-    """Give probabilities with those of a file of out-of-fold predictions where it has a row."""
-    try:
-        with np.load(file, allow_pickle=False) as stored:
-            known = dict(zip(stored["keys"].tolist(), stored["probabilities"], strict=True))
-    except (OSError, ValueError, KeyError) as error:
-        raise DatasetError(f"{file}: expected the folds.npz of `facekit train --folds`: {error}") from error
-    rows = [known.get(f"{dataset.name}:{row}") for row in dataset.rows[places]]
-    if not any(row is not None for row in rows):
-        raise DatasetError(
-            f"{file}: holds no row of {dataset.name}; give the file of a training on this dataset"
-        )
-    return np.array([own if row is None else row for row, own in zip(rows, probabilities, strict=True)])
 
 
 def _suspect_points(evaluation: Evaluation) -> tuple[NDArray[Any], ...]:
@@ -435,43 +406,10 @@ def _seen(weights: str, analyzer: FaceAnalyzer, predictions: Predictions) -> NDA
 
 
 def _judge(evaluation: Evaluation, found: Suspects) -> Reference:
-    """Hold the suspect scores of expressions against the votes of independent taggers."""
-    scores = np.full(len(evaluation.dataset), np.nan)
+    votes = evaluation.dataset.votes
+    if votes is None:
+        raise DatasetError(f"{evaluation.path}: has no votes to judge suspect labels by; give a reference")
+    scores = np.zeros(len(evaluation.dataset))
     expressions = found.tasks == "expression"
     scores[found.places[expressions]] = found.scores[expressions]
-    truth, voted = evaluation.truth, voted_expressions(evaluation.dataset)
-    known = (truth >= 0) & (voted >= 0)
-    scores, truth, wrong = scores[known], truth[known], (truth != voted)[known]
-    of_class = {label: truth == c for c, label in enumerate(EXPRESSIONS)}
-    within = {label: metrics.auroc(scores[rows], wrong[rows]) for label, rows in of_class.items()}
-    defined = [value for value in within.values() if value is not None]
-    rates = np.array([wrong[rows].mean() if rows.any() else 0.0 for rows in of_class.values()])
-    clear = {label: of_class[label] for label in CLEAR_CLASSES}
-    return Reference(
-        n=int(known.sum()),
-        macro_within_class_auroc=float(np.mean(defined)) if defined else None,
-        per_class_auroc=within,
-        pooled_auroc=metrics.auroc(scores, wrong),
-        class_prior_auroc=metrics.auroc(rates[truth], wrong),
-        precision_at_k={
-            label: {
-                "n": int(rows.sum()),
-                "base_rate": float(wrong[rows].mean()) if rows.any() else None,
-                **{str(k): metrics.precision_at(scores[rows], wrong[rows], k) for k in PRECISION_AT},
-            }
-            for label, rows in clear.items()
-        },
-    )
-
-
-def voted_expressions(dataset: Dataset) -> NDArray[np.int64]:
-    """Give the plurality (N,) of FER+ votes as an index of schema.EXPRESSIONS.
-
-    Ties, and pluralities of contempt, of unknown and of not a face, give -1.
-    """
-    if dataset.votes is None:
-        return np.full(len(dataset), -1, np.int64)
-    index = [EXPRESSIONS.index(label) if label in EXPRESSIONS else -1 for label in FERPLUS]
-    top = dataset.votes.max(1)
-    tied = (dataset.votes == top[:, None]).sum(1) > 1
-    return np.where(tied, -1, np.array([*index, -1, -1])[dataset.votes.argmax(1)])
+    return judge(evaluation.truth, scores, voted_expressions(votes))

@@ -205,7 +205,8 @@ class HaarDetector:
 
     def _detect(self, image: Image) -> Detections:
         small, boxes_scale = _shrink(to_gray(image), self.longest_side)
-        boxes, scores = [np.zeros((0, 4))], [np.zeros(0)]
+        boxes: list[NDArray[Any]] = [np.zeros((0, 4))]
+        scores: list[NDArray[Any]] = [np.zeros(0)]
         frontal, profile = self._cascades.get()
         for cascade, step, slope, offset, shift, mirrored in (
             # Slope and offset: logistic fit of "overlaps a face that YuNet finds" to the last stage's sum.

@@ -170,7 +170,7 @@ def padded_size(height: int, width: int) -> tuple[int, int]:
 
 
 def stack_padded(images: Sequence[NDArray[np.uint8]], device: torch.device) -> Tensor:
-    """Put pictures (H, W, 3) or (H, W) of one padded size on black: (B, 3, H, W) float32, 0..255, channels last."""
+    """Put pictures (H, W, 3) or (H, W) of one padded size on black: (B, 3, H, W) float32, 0..255."""
     height, width = padded_size(*images[0].shape[:2])
     canvas = np.zeros((len(images), height, width, 3), np.uint8)
     for place, image in enumerate(images):

@@ -38,8 +38,9 @@ class Evaluation:
     path : str
         The dataset's path as given.
     split : str or None
-    weights : str
+    weights, head : str
     boxes : "labels" or "detector"
+    tta : bool
     skipped : tuple of Skipped
         Rows that were left out.
     expression : ExpressionMetrics or None
@@ -53,7 +54,9 @@ class Evaluation:
     path: str
     split: str | None
     weights: str
+    head: str
     boxes: Boxes
+    tta: bool
     skipped: tuple[Skipped, ...]
     expression: metrics.ExpressionMetrics | None
     keypoints: metrics.KeypointMetrics | None
@@ -66,6 +69,9 @@ class Evaluation:
             "split": self.split,
             "n": len(self.dataset),
             "weights": self.weights,
+            "head": self.head,
+            "boxes": self.boxes,
+            "tta": self.tta,
             "skipped": [asdict(skipped) for skipped in self.skipped],
             "expression": self.expression.to_dict() if self.expression else None,
             "keypoints": self.keypoints.to_dict() if self.keypoints else None,
@@ -233,7 +239,9 @@ def measure(
         path=path,
         split=split,
         weights=predictor.analyzer.backend.name,
+        head=predictor.head,
         boxes=predictor.boxes,
+        tta=predictor.tta,
         skipped=tuple(sorted(skipped, key=lambda row: row.row)),
         expression=_expression_metrics(dataset, predictions, seed),
         keypoints=_keypoint_metrics(dataset, predictions, predictor, seed),

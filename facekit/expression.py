@@ -41,4 +41,4 @@ def calibrated(logits: NDArray[np.float32], temperature: float) -> NDArray[np.fl
     """Give the softmax (N, C) of logits (N, C) divided by a temperature fitted on held-out faces."""
     scaled = logits.astype(np.float64) / temperature
     powers = np.exp(scaled - scaled.max(1, keepdims=True, initial=-np.inf))
-    return (powers / powers.sum(1, keepdims=True)).astype(np.float32)
+    return np.asarray(powers / powers.sum(1, keepdims=True), np.float32)

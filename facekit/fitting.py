@@ -19,9 +19,10 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from facekit.errors import ConfigError, WeightsError
-from facekit.objectives import Objective
 from facekit.model import multiplies_bfloat16
-from facekit.weights import write_atomically
+from facekit.objectives import Objective
+from facekit.plots import training_curves
+from facekit.writing import write_atomically
 
 _log = logging.getLogger(__name__)
 
@@ -128,8 +129,8 @@ def fit(
 ) -> Iterator[EpochRecord]:
     """Train a network in place; when the iterator ends it holds the averaged weights.
 
-    Each epoch's random numbers follow from the seed and the epoch alone, so a resumed run continues as an unbroken
-    one. Mixed precision is bfloat16 where the device multiplies it natively.
+    Each epoch's random numbers follow from the seed and the epoch alone, so a resumed run continues as an
+    unbroken one. Mixed precision is bfloat16 where the device multiplies it natively.
 
     Parameters
     ----------
@@ -138,7 +139,7 @@ def fit(
         The first one's batches make an epoch.
     config : FitConfig
     out : Path
-        Folder of checkpoint.safetensors and history.csv, written each epoch.
+        Folder of checkpoint.safetensors, history.csv and history.png, written each epoch.
     resume : bool
         Go on from the folder's checkpoint, if there is one.
 
@@ -150,7 +151,7 @@ def fit(
         The checkpoint is of another network.
     """
     device = next(network.parameters()).device
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    network.to(memory_format=torch.channels_last)
     optimizer = _optimizer(network, config)
     average = Average(network, config.average)
     history: list[dict[str, float]] = []
@@ -158,8 +159,8 @@ def fit(
     if resume and checkpoint.is_file():
         history = _restore(checkpoint, network, average, optimizer)
     steps = objectives[0].batches()
-    running = torch.compile(network) if config.compiled else network
     native = multiplies_bfloat16(device)
+    running = _Mixed(torch.compile(network) if config.compiled else network, native)
     for epoch in range(len(history), config.epochs):
         started = time.perf_counter()
         seed = config.seed * 100_003 + epoch
@@ -184,12 +185,12 @@ def fit(
             nn.utils.clip_grad_norm_(network.parameters(), config.clip)
             optimizer.step()
             average.update()
-        figures = _validate(network, running, average, objectives, native)
+        figures = _validate(network, average, objectives, native)
         losses = {name: float(total) / steps for name, total in sums.items()}
         record = EpochRecord(epoch + 1, config.epochs, time.perf_counter() - started, losses, figures)
         history.append(record.row())
         _save(checkpoint, network, average, optimizer, history)
-        _write_history(out / "history.csv", history)
+        _write_history(out, history)
         yield record
     network.load_state_dict(average.state)
     network.eval()
@@ -229,7 +230,7 @@ def _optimizer(network: nn.Module, config: FitConfig) -> torch.optim.Optimizer:
 
 
 def _validate(
-    network: nn.Module, running: nn.Module, average: Average, objectives: Sequence[Objective], native: bool
+    network: nn.Module, average: Average, objectives: Sequence[Objective], native: bool
 ) -> dict[str, float]:
     kept = {key: tensor.clone() for key, tensor in network.state_dict().items()}
     network.load_state_dict(average.state)
@@ -275,19 +276,26 @@ def _restore(
             f"{path}: a checkpoint of another network; choose another --out: {error}"
         ) from error
     average.restore(part("average."), int(record["average_steps"]))
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in part("optimizer.").items():
         place, name = key.split(".", 1)
-        state.setdefault(int(place), {})[name] = tensor
+        parameter = parameters[int(place)]
+        # Fused optimizers take for granted that states lie in memory as their parameters do.
+        alike = torch.empty_like(parameter).copy_(tensor) if tensor.shape == parameter.shape else tensor
+        state.setdefault(int(place), {})[name] = alike
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     history: list[dict[str, float]] = json.loads(record["history"])
     _log.info("%s: resumed after epoch %d", path, len(history))
     return history
 
 
-def _write_history(path: Path, history: list[dict[str, float]]) -> None:
+def _write_history(out: Path, history: list[dict[str, float]]) -> None:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(history[-1]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(history)
-    write_atomically(path, text.getvalue().encode())
+    write_atomically(out / "history.csv", text.getvalue().encode())
+    picture = io.BytesIO()
+    training_curves({name: [row[name] for row in history] for name in history[-1]}).savefig(picture, dpi=110)
+    write_atomically(out / "history.png", picture.getvalue())

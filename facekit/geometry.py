@@ -1,9 +1,9 @@
 """Where things are: boxes, affine matrices and warps, for NumPy arrays and torch tensors alike.
 
 Points are (x, y) with pixel centres at integers: the first pixel's centre is (0, 0). Boxes are edges
-x0, y0, x1, y1 where the whole picture is 0, 0, W, H, so an edge lies half a pixel from the centres; this module
-alone knows that. A matrix (..., 2, 3) is named for what it maps: ``image_from_crop @ (x, y, 1)`` takes a point
-of the crop to the image.
+x0, y0, x1, y1 where the whole picture is 0, 0, W, H, so an edge lies half a pixel from the centres; this
+module alone knows that. A matrix (..., 2, 3) is named for what it maps: ``image_from_crop @ (x, y, 1)`` takes
+a point of the crop to the image.
 
 References
 ----------
@@ -110,7 +110,7 @@ def scale_of(matrix: Array) -> Array:
 
 
 def samples_per_pixel(image_from_crop: Floats) -> int:
-    """Give the side k of the k x k grid of samples that a crop pixel averages, so that shrinking does not alias."""
+    """Give the side of the grid of samples that a crop pixel averages, so that shrinking does not alias."""
     scale = float(scale_of(image_from_crop))
     return math.ceil(scale) if scale > SHRINK_LIMIT else 1
 
@@ -127,8 +127,8 @@ def refine(image_from_crop: Array, factor: float) -> Array:
 def warp(image: NDArray[Any], image_from_crop: Floats, size: int) -> NDArray[Any]:
     """Cut a size x size crop out of an image; outside the image the nearest edge pixel is repeated.
 
-    Sampling is bilinear by ``cv2.warpAffine``, which rounds places to 1/32 pixel; a crop that shrinks the image by
-    more than SHRINK_LIMIT averages a grid of samples a pixel.
+    Sampling is bilinear by ``cv2.warpAffine``, which rounds places to 1/32 pixel; a crop that shrinks the
+    image by more than SHRINK_LIMIT averages a grid of samples a pixel.
 
     Parameters
     ----------
@@ -229,7 +229,7 @@ def overlaps(first: Floats, second: Floats) -> Floats:
 
 
 def window(box: Floats, width: int, height: int) -> tuple[slice, slice]:
-    """Give the rows and columns of the pixels whose centres lie in a box (4,); at least one, inside the picture."""
+    """Give the rows and columns of the pixels whose centres lie in a box (4,); at least one each."""
     low = np.clip(np.ceil(box[:2] - 0.5), 0, [width - 1, height - 1]).astype(int)
     high = np.clip(np.ceil(box[2:] - 0.5), low + 1, [width, height]).astype(int)
     return slice(int(low[1]), int(high[1])), slice(int(low[0]), int(high[0]))

@@ -151,10 +151,12 @@ def _name_of_run(dataset: Dataset, predictor: Predictor) -> str:
     backend = predictor.analyzer.backend
     detector = predictor.analyzer.detector.name
     digest = blake2b(digest_size=8)
-    options = [backend.name, predictor.boxes, detector, predictor.head, predictor.tta, dataset.format]
-    digest.update(json.dumps([dict(backend.header), options]).encode())
+    file = dataset.path.stat() if dataset.path.is_file() else None
+    source = [str(dataset.path.resolve()), dataset.format, file and [file.st_size, file.st_mtime_ns]]
+    options = [backend.name, predictor.boxes, detector, predictor.head, predictor.tta]
+    digest.update(json.dumps([dict(backend.header), source, options]).encode())
     for column in (dataset.rows, dataset.points, dataset.boxes):
         digest.update(b"" if column is None else np.ascontiguousarray(column).tobytes())
-    for source in dataset.sources:
-        digest.update(f"{source}\n".encode())
+    for name in dataset.sources:
+        digest.update(f"{name}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()

@@ -1,7 +1,8 @@
 """What training minimises: soft cross entropy of expressions; distance and expected error of keypoints.
 
-Keypoint errors are modelled by an isotropic Laplace density in the plane, p(e) ~ exp(-|e| / b) / (2 pi b^2), whose
-radius has mean 2b. A network's `sigma` is that mean: the expected distance from the true point, in pixels.
+Keypoint errors are modelled by an isotropic Laplace density in the plane, p(e) ~ exp(-|e| / b) / (2 pi b^2),
+whose radius has mean 2b. A network's `sigma` is that mean: the expected distance from the true point, in
+pixels.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def expression_loss(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
 
 
 def keypoint_loss(points: Tensor, sigma: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Give the mean distance and the negative log likelihood of the expected errors, over the points that have a label.
+    """Give the mean distance and the negative log likelihood of sigma, over the labelled points.
 
     The likelihood teaches sigma alone: it does not move the points, so that a hard point is not given up.
 

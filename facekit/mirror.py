@@ -1,7 +1,7 @@
-"""Left and right exchanged: pictures, points, boxes and matrices mirrored, with the names swapped in the same call.
+"""Left and right exchanged: pictures, points, boxes and matrices, with the names swapped in one call.
 
-Forgetting to swap "left" and "right" when a face is mirrored is the field's classic bug, so nothing else in facekit
-mirrors anything. All functions take NumPy arrays and torch tensors.
+Forgetting to swap "left" and "right" when a face is mirrored is the field's classic bug, so nothing else in
+facekit mirrors anything. All functions take NumPy arrays and torch tensors.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ def mirror_image(image: Array) -> Array:
     return image[..., ::-1] if flip is None else flip(-1)
 
 
-def mirror_points(points: Array, width: float) -> Array:
+def mirror_points(points: Array, width: Array | float) -> Array:
     """Mirror keypoints and swap the sides' names.
 
     Parameters
     ----------
     points : (..., 15, 2) float, pixels, centres at integers, in the order of schema.KEYPOINTS
-    width : float
+    width : float, or array that broadcasts against (..., 15)
         Width of the picture, pixels.
 
     Returns
@@ -48,8 +48,8 @@ def mirror_per_point(values: Array) -> Array:
     return values[..., _PERMUTATION]
 
 
-def mirror_boxes(boxes: Array, width: float) -> Array:
-    """Mirror boxes (..., 4) of edges x0, y0, x1, y1 in a picture `width` pixels wide."""
+def mirror_boxes(boxes: Array, width: Array | float) -> Array:
+    """Mirror boxes (..., 4) of edges x0, y0, x1, y1 in pictures `width` (...,) pixels wide."""
     mirrored = boxes * 1.0
     mirrored[..., 0], mirrored[..., 2] = width - boxes[..., 2], width - boxes[..., 0]
     return mirrored
@@ -68,7 +68,7 @@ def mirror_matrix(image_from_crop: Array, image_width: float, crop_width: float)
 
 
 def mirroring_matrix(crop_width: int) -> list[list[float]]:
-    """Give crop_from_mirrored (2, 3): ``compose(image_from_crop, crop_from_mirrored)`` reads the crop right to left.
+    """Give crop_from_mirrored (2, 3): composed after image_from_crop, it reads the crop right to left.
 
     The points it moves still need `swap_sides`.
     """

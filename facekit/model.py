@@ -3,7 +3,8 @@
 References
 ----------
 .. [1] K. He et al., "Deep Residual Learning for Image Recognition", CVPR 2016.
-.. [2] A. Nibali et al., "Numerical Coordinate Regression with Convolutional Neural Networks", 2018 (soft-argmax).
+.. [2] A. Nibali et al., "Numerical Coordinate Regression with Convolutional Neural Networks", 2018
+(soft-argmax).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -80,7 +82,7 @@ class Stem(nn.Sequential):
 
 
 class Trunk(nn.Module):
-    """ResNet of four stages: (B, w, 48, 48) to maps of 48, 24, 12 and 6 a side, of w, 2w, 4w and 8w channels [1]_."""
+    """ResNet of four stages [1]_: (B, w, 48, 48) to maps of 48, 24, 12 and 6 a side, w to 8w channels."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -176,7 +178,7 @@ class SharedNetwork(nn.Module):
         return self.trunk(self.stems[task](crops))  # type: ignore[no-any-return]
 
     def keypoints(self, crops: Tensor) -> tuple[Tensor, Tensor]:
-        """Give points (B, 15, 2) and expected errors (B, 15), crop pixels, of normalised crops (B, 1, 96, 96)."""
+        """Give points (B, 15, 2) and expected errors (B, 15), crop pixels, of crops (B, 1, 96, 96)."""
         return self.keypoint_head(self.features(crops, "keypoints"))  # type: ignore[no-any-return]
 
     def expression(self, crops: Tensor) -> dict[str, Tensor]:
@@ -228,7 +230,7 @@ def _select_norms(module: nn.Module, task: Task) -> None:
 def fold_batch_norms(module: nn.Module) -> None:
     """Fold each batch norm into the convolution that stands right before it among its parent's children."""
     children = list(module.named_children())
-    for (name, child), (next_name, following) in zip(children, children[1:], strict=False):
+    for (name, child), (next_name, following) in pairwise(children):
         if isinstance(child, nn.Conv2d) and isinstance(following, nn.BatchNorm2d):
             setattr(module, name, fuse_conv_bn_eval(child, following))
             setattr(module, next_name, nn.Identity())

@@ -1,4 +1,4 @@
-"""What a network is trained for: batches from resident samples, their loss, and figures on held-out samples."""
+"""What a network is trained for: batches of resident samples, their loss, and held-out figures."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -210,6 +210,38 @@ def samples(
         axes.set_title(title, fontsize=7, color=INK)
         axes.set(xlim=(-0.5, picture.shape[1] - 0.5), ylim=(picture.shape[0] - 0.5, -0.5))
     return figure
+
+
+def training_curves(history: Mapping[str, Sequence[float]]) -> Figure:
+    """Draw how losses and held-out figures went over the epochs, one panel each.
+
+    Parameters
+    ----------
+    history : mapping of name to sequence of float, one an epoch
+
+    Returns
+    -------
+    Figure
+    """
+    names = [name for name in history if name not in ("epoch", "seconds", "sigma_factor")]
+    columns = min(3, len(names))
+    figure, panels = _panels(-(-len(names) // columns), columns)
+    for axes, name in zip(panels, names, strict=False):
+        values = history[name]
+        axes.plot(range(1, len(values) + 1), values, color=PREDICTED, linewidth=1.8)
+        axes.set_title(f"{name.replace('_', ' ')}: {values[-1]:.4g}", fontsize=9, loc="left", color=INK)
+        axes.set_xlabel("epoch")
+        axes.grid(color=GRID)
+    for axes in panels[len(names) :]:
+        axes.set_visible(False)
+    return figure
+
+
+def _panels(rows: int, columns: int) -> tuple[Figure, list[Axes]]:
+    from matplotlib.figure import Figure
+
+    figure = Figure((3.4 * columns, 2.5 * rows), layout="constrained")
+    return figure, list(np.ravel(figure.subplots(rows, columns)))
 
 
 def _figure(width: float, height: float) -> tuple[Figure, Axes]:

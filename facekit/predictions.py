@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from itertools import islice
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -119,7 +119,9 @@ class Predictor:
     both: bool = True
 
     def __post_init__(self) -> None:
-        """Raise ConfigError if the weights have no such head."""
+        """Raise ConfigError if the weights have no such head, or boxes are to come from elsewhere."""
+        if self.boxes not in get_args(Boxes):
+            raise ConfigError(f"boxes is {self.boxes!r}: expected {' or '.join(get_args(Boxes))}")
         name, heads = self.analyzer.backend.name, self._heads
         if self.head not in heads:
             raise ConfigError(f"weights {name}: no head {self.head!r}; it has {', '.join(heads)}")

@@ -192,7 +192,7 @@ def _doubt(kinds: Tensor, visible: Tensor, doubtful: float, gone: float) -> Tens
 
 
 def _compact(boxes: Tensor, kinds: Tensor) -> tuple[Tensor, Tensor]:
-    """Bring labels (B, G) to (B, SLOTS): faces first, then doubtful ones; padded, or cut if there are more."""
+    """Bring labels (B, G) to (B, SLOTS): faces first, then doubtful ones; padded or cut."""
     missing = max(0, SLOTS - boxes.shape[1])
     boxes, kinds = F.pad(boxes, (0, 0, 0, missing)), F.pad(kinds, (0, missing))
     order = (3 * (kinds == FACE) + (kinds == DOUBTFUL).long()).topk(SLOTS, 1).indices

@@ -1,4 +1,4 @@
-"""Names of keypoints and expressions, the mirror permutation, and how label sets map onto each other: pure data.
+"""Names of keypoints and expressions, the mirror permutation, and label sets: pure data.
 
 "left" is the subject's left, which lies at larger x in a picture that is not mirrored.
 """

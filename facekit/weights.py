@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-import tempfile
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from importlib import resources
@@ -19,6 +19,7 @@ from torch import Tensor
 from facekit.detector_network import DetectorConfig, DetectorNetwork
 from facekit.errors import WeightsError
 from facekit.model import ModelConfig, SharedNetwork
+from facekit.writing import write_atomically
 
 VERSION = 1
 MANIFEST = "manifest.json"
@@ -35,9 +36,10 @@ class Weights:
     network : SharedNetwork
         In evaluation mode, float32.
     header : dict
-        ``mean`` and ``std`` (normalisation of 0..1 gray), ``crop_factor`` (side of stage 1's crop over the side of
-        the square around the 15 points), ``frame`` (5 points (x, y) of schema.ALIGNED_POINTS in the 48x48 crop),
-        ``temperature`` by head, ``sigma_factor``, and the record: data, held-out rows, metrics, commit.
+        ``mean`` and ``std`` (normalisation of 0..1 gray), ``crop_factor`` (side of stage 1's crop over the
+        side of the square around the 15 points), ``frame`` (5 points (x, y) of schema.ALIGNED_POINTS in the
+        48x48 crop), ``temperature`` by head, ``sigma_factor``, and the record: data, held-out rows, metrics,
+        commit.
     sha256 : str
         Of the file.
     """
@@ -53,6 +55,29 @@ def shipped() -> dict[str, dict[str, str]]:
     text = (resources.files("facekit") / "pretrained" / MANIFEST).read_text()
     manifest: dict[str, dict[str, str]] = json.loads(text)
     return manifest
+
+
+def describe_shipped() -> list[dict[str, Any]]:
+    """Tell of each shipped weights file its name, version, tasks, parameters, class sets, file and sha256."""
+    descriptions = []
+    for name, entry in shipped().items():
+        _, path, sha = find_weights(name)
+        with safe_open(path, "pt") as file:
+            header = json.loads(file.metadata()["facekit"])
+            shapes = [file.get_slice(key).get_shape() for key in file.keys()]  # noqa: SIM118  (not a mapping)
+        model = header["model"]
+        descriptions.append(
+            {
+                "name": name,
+                "version": header.get("name", name),
+                "tasks": list(model.get("tasks", [header["kind"]])),
+                "parameters": sum(math.prod(shape) for shape in shapes),
+                "heads": model.get("heads", {}),
+                "file": entry["file"],
+                "sha256": sha,
+            }
+        )
+    return descriptions
 
 
 def find_weights(weights: str | os.PathLike[str]) -> tuple[str, Path, str | None]:
@@ -149,9 +174,10 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tenso
         raise WeightsError(f"{path}: not a safetensors file (sha256 {found}): {error}") from error
     header: dict[str, Any] = json.loads(metadata.get("facekit", "{}"))
     if header.get("version") != VERSION or header.get("kind") != kind:
+        found = f"kind {header.get('kind')!r}, version {header.get('version')!r}"
         raise WeightsError(
-            f"{path}: weights of kind {header.get('kind')!r}, version {header.get('version')!r}; expected kind "
-            f"{kind!r}, version {VERSION}; train them anew or use another release of facekit"
+            f"{path}: weights of {found}; expected kind {kind!r}, version {VERSION}; train them anew or use "
+            "another release of facekit"
         )
     return header, tensors
 
@@ -194,17 +220,3 @@ def model_record(config: ModelConfig) -> dict[str, Any]:
     record = asdict(config)
     record["heads"] = dict(config.heads)
     return record
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file under a temporary name beside it and move it to its place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -86,7 +86,7 @@ def made_set(count: int, side: int = 64, **columns: object) -> Dataset:
 def predictions_of(
     dataset: Dataset, scores: np.ndarray | None = None, points: np.ndarray | None = None
 ) -> Predictions:
-    """Give predictions with these scores (N, 7) or points (N, 15, 2), and something plausible for the rest."""
+    """Give predictions with these scores (N, 7) or points (N, 15, 2), the rest plausible."""
     count = len(dataset)
     found = Predictions.empty(count)
     found.sizes[:], found.box_scores[:] = 120, 1

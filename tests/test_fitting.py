@@ -52,11 +52,15 @@ CONFIG = FitConfig(epochs=4, optimizer="adamw", learning_rate=0.05, weight_decay
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_training_lowers_the_error(tmp_path, optimizer):
-    records = list(fit(line(), [Regression()], FitConfig(epochs=6, optimizer=optimizer, learning_rate=0.05), tmp_path))
+    records = list(
+        fit(line(), [Regression()], FitConfig(epochs=6, optimizer=optimizer, learning_rate=0.05), tmp_path)
+    )
     assert [record.epoch for record in records] == [1, 2, 3, 4, 5, 6]
     assert records[-1].figures["error"] < 0.5 * records[0].figures["error"]
     rows = list(csv.DictReader((tmp_path / "history.csv").open()))
-    assert [float(row["error"]) for row in rows] == pytest.approx([r.figures["error"] for r in records], abs=1e-4)
+    assert [float(row["error"]) for row in rows] == pytest.approx(
+        [r.figures["error"] for r in records], abs=1e-4
+    )
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
@@ -93,7 +97,7 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path):
 
 def test_checkpoints_are_not_pickles(tmp_path):
     list(fit(line(), [Regression()], CONFIG, tmp_path))
-    assert {path.suffix for path in tmp_path.iterdir()} == {".safetensors", ".csv"}
+    assert {path.suffix for path in tmp_path.iterdir()} == {".safetensors", ".csv", ".png"}
 
 
 def test_an_unknown_optimizer_is_a_config_error(tmp_path):

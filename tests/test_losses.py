@@ -26,7 +26,7 @@ def test_missing_points_count_for_nothing():
     distance.backward()
     assert points.grad is not None
     assert torch.isfinite(points.grad).all()
-    assert (points.grad.abs().sum((2)) > 0).sum() == 1
+    assert (points.grad.abs().sum(2) > 0).sum() == 1
 
 
 def test_likelihood_is_best_where_sigma_is_the_mean_error_and_leaves_the_points_alone():

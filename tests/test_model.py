@@ -31,7 +31,10 @@ def test_outputs_have_the_stated_shapes_and_ranges(network):
     assert points.max() <= 95
     assert sigma.min() > 0
     logits = network(torch.randn(3, 1, 48, 48), "expression")
-    assert {name: tuple(value.shape) for name, value in logits.items()} == {"fer2013": (3, 7), "ferplus": (3, 8)}
+    assert {name: tuple(value.shape) for name, value in logits.items()} == {
+        "fer2013": (3, 7),
+        "ferplus": (3, 8),
+    }
 
 
 @torch.inference_mode()

@@ -71,7 +71,7 @@ def analyzer(tmp_path_factory):
 
 def result_of(dataset, found, analyzer, seen=None, reference=False):
     measured = evaluation.measure(dataset, found, Predictor(analyzer, "labels"), "data/set", None, 0)
-    suspected = crosschecking._suspects(measured, None)
+    suspected = crosschecking._suspects(measured)
     judged = crosschecking._judge(measured, suspected) if reference else None
     return CrossCheck(measured, suspected, find_faults(dataset), seen, judged)
 

@@ -10,7 +10,8 @@ from safetensors.torch import save_file
 from facekit import weights
 from facekit.errors import WeightsError
 from facekit.model import ModelConfig, SharedNetwork
-from facekit.weights import load_weights, model_record, save_weights, shipped, write_atomically
+from facekit.weights import load_weights, model_record, save_weights, shipped
+from facekit.writing import write_atomically
 
 SMALL = ModelConfig(width=16, blocks=(1, 1, 1, 1))
 
@@ -53,7 +54,17 @@ def test_every_shipped_file_has_the_sha256_of_the_manifest_and_all_fit_the_wheel
 
 def test_the_shipped_header_says_where_the_weights_come_from():
     header = load_weights("default").header
-    for key in ("model", "mean", "std", "crop_factor", "frame", "temperature", "sigma_factor", "data", "training"):
+    for key in (
+        "model",
+        "mean",
+        "std",
+        "crop_factor",
+        "frame",
+        "temperature",
+        "sigma_factor",
+        "data",
+        "training",
+    ):
         assert header[key], key
     assert len(header["data"]["fer2013"]["held_out_rows"]) >= 3000
     assert len(header["data"]["helen_train"]["held_out_rows"]) >= 100

@@ -2,44 +2,44 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
 from facekit_cli import console
+from facekit_cli.options import (
+    BoxSource,
+    DatasetPath,
+    Device,
+    Format,
+    Head,
+    JsonFile,
+    Limit,
+    Mirrored,
+    Seed,
+    Split,
+    Strict,
+    WeightsName,
+)
 from facekit_cli.outputs import written
 
 if TYPE_CHECKING:
     from facekit.evaluation import Evaluation
 
 
-class Boxes(StrEnum):
-    """Where a face's box comes from."""
-
-    labels = "labels"
-    detector = "detector"
-
-
 def evaluate(
-    dataset: Annotated[str, typer.Argument(metavar="DATASET", help="A labelled folder or its main file.")],
-    data_format: Annotated[
-        str, typer.Option("--format", metavar="F", help="The dataset's format; auto finds it.")
-    ] = "auto",
-    split: Annotated[
-        str | None, typer.Option(metavar="S", help="train, validation, test or a native name.")
-    ] = None,
-    boxes: Annotated[Boxes | None, typer.Option(help="Where a face's box comes from.")] = None,
-    tta: Annotated[bool, typer.Option("--tta", help="Mean over the picture and its mirror.")] = False,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only this many rows, chosen by the seed.")] = None,
-    weights: Annotated[str, typer.Option(metavar="W", help="A shipped name or a file.")] = "default",
-    head: Annotated[str | None, typer.Option(metavar="H", help="The expression head.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    seed: Annotated[int, typer.Option(help="Of intervals and of the choice of rows.")] = 0,
-    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first row that is faulty.")] = False,
-    json_file: Annotated[
-        str | None, typer.Option("--json", metavar="-|F", help="Write all figures as JSON.")
-    ] = None,
+    dataset: DatasetPath,
+    data_format: Format = "auto",
+    split: Split = None,
+    boxes: BoxSource = None,
+    tta: Mirrored = False,
+    limit: Limit = None,
+    weights: WeightsName = "default",
+    head: Head = None,
+    device: Device = "auto",
+    seed: Seed = 0,
+    strict: Strict = False,
+    json_file: JsonFile = None,
 ) -> None:
     """Measure predictions against a labelled dataset."""
     from facekit.evaluation import evaluate

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from facekit import __version__
-from facekit_cli import console, crosscheck, doctor, evaluate, predict, train
+from facekit_cli import console, crosscheck, doctor, evaluate, formats, models, predict, train
 
 app = typer.Typer(
     cls=console.Commands,
@@ -37,6 +37,8 @@ app.command()(predict.predict)
 app.command()(evaluate.evaluate)
 app.command()(crosscheck.crosscheck)
 app.command()(train.train)
+app.command()(formats.formats)
+app.command()(models.models)
 app.command()(doctor.doctor)
 
 if __name__ == "__main__":

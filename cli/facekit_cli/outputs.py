@@ -2,44 +2,37 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePath
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING
+
+from facekit import writing
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-LONGEST_STEM = 120
+LONGEST_STEM = 200
+"""Bytes; systems take 255 with everything that is added."""
 
 
 @contextmanager
-def written(target: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Open a file that takes its name when all of it is written; "-" is stdout."""
-    if str(target) == "-":
-        yield sys.stdout
-        return
+def written(target: str) -> Iterator[IO[str]]:
+    """Open a text file that takes its name when all of it is written; "-" is stdout."""
     path = Path(target).resolve()
-    text: Any = {} if "b" in mode else {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
-    if path.exists() and not path.is_file():  # a pipe or device has no place to be replaced at
-        with path.open(mode, **text) as stream:
+    if target == "-":
+        yield sys.stdout
+    elif path.exists() and not path.is_file():  # a pipe or device cannot be replaced
+        with path.open("w", encoding="utf-8") as stream:
             yield stream
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:LONGEST_STEM]}.")
-    try:
-        with os.fdopen(handle, mode, **text) as stream:
+    else:
+        with writing.written(path) as stream:
             yield stream
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 class PictureFolder:
@@ -61,15 +54,17 @@ class PictureFolder:
         """Write a picture (H, W, 3) uint8 RGB as JPEG, named for its place among the inputs and a mark."""
         from PIL import Image
 
-        with written(self._free(place, mark), "wb") as stream:
-            Image.fromarray(image).save(stream, "JPEG", quality=92, subsampling=0)
+        stream = io.BytesIO()
+        Image.fromarray(image).save(stream, "JPEG", quality=92, subsampling=0)
+        writing.write_atomically(self._free(place, mark), stream.getvalue())
 
     def _free(self, place: PurePath, mark: str) -> Path:
-        plain = self.folder / place.parent / f"{place.stem[:LONGEST_STEM]}{mark}.jpg"
+        stem = os.fsdecode(os.fsencode(place.stem)[:LONGEST_STEM])
+        plain = self.folder / place.parent / f"{stem}{mark}.jpg"
         while True:
             self._counts[plain] += 1
             count = self._counts[plain]
-            path = plain if count == 1 else plain.with_name(f"{plain.stem}-{count}.jpg")
+            path = plain if count == 1 else plain.with_name(f"{stem}{mark}-{count}.jpg")
             if (key := _key(path)) not in self._taken:
                 self._taken.add(key)
                 return path

@@ -50,7 +50,8 @@ def describe(record: EpochRecord) -> str:
 def _shared(
     config: str | None, changes: dict[str, Any], data: list[str], out: str, resume: bool, folds: int
 ) -> Iterator[EpochRecord]:
-    from facekit.training import TrainConfig, read_config, train
+    from facekit.configuration import TrainConfig, read_config
+    from facekit.training import train
 
     settings = read_config(config) if config else TrainConfig()
     settings = replace(settings, fit=replace(settings.fit, **changes))
@@ -60,8 +61,8 @@ def _shared(
 def _detector(
     config: str | None, changes: dict[str, Any], data: list[str], out: str, resume: bool, folds: int
 ) -> Iterator[EpochRecord]:
+    from facekit.configuration import read_settings
     from facekit.detector_training import DetectorTrainConfig, train_detector
-    from facekit.training import read_settings
 
     if folds:
         raise ConfigError("--folds is for expressions; leave it out with --arch detector")

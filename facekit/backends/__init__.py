@@ -13,18 +13,17 @@ Crops = Any
 
 
 class Backend(Protocol):
-    """One set of weights on one device.
+    """One set of weights on one device."""
 
-    Attributes
-    ----------
-    name : str
-        Name of the weights.
-    header : mapping
-        The weights' header, see weights.Weights.
-    """
+    @property
+    def name(self) -> str:
+        """Name of the weights."""
+        ...
 
-    name: str
-    header: Mapping[str, Any]
+    @property
+    def header(self) -> Mapping[str, Any]:
+        """The weights' header, see weights.Weights."""
+        ...
 
     def warp(
         self,

@@ -77,7 +77,9 @@ class TorchBackend:
         self.device = choose_device(device)
         self.dtype = choose_precision(precision, self.device)
         self._branches = {
-            task: Branch(weights.network, task).to(self.device, self.dtype, memory_format=torch.channels_last)
+            task: Branch(weights.network, task)
+            .to(self.device, self.dtype)
+            .to(memory_format=torch.channels_last)
             for task in TASKS
             if task in weights.network.config.tasks
         }
@@ -134,8 +136,8 @@ class TorchBackend:
         expected = INPUT_SIZE[task]
         if crops.shape[1:] != (1, expected, expected):
             raise ValueError(f"crops of shape {tuple(crops.shape)}; expected (N, 1, {expected}, {expected})")
-        normalised = (crops - self.header["mean"]) / self.header["std"]
-        return normalised.to(self.dtype, memory_format=torch.channels_last)
+        normalised: Tensor = (crops - self.header["mean"]) / self.header["std"]
+        return normalised.to(self.dtype).contiguous(memory_format=torch.channels_last)
 
 
 def warp_on_device(gray: Tensor, image_from_crop: NDArray[np.float64], size: int, factor: int = 1) -> Tensor:

@@ -107,10 +107,10 @@ def load_dataset(path: str | os.PathLike[str], format: str = "auto", *, strict: 
         The format is unknown.
     """
     place = _existing(path)
-    name = detect_format(place) if format == "auto" else format
-    if name not in FORMATS:
+    if format not in ("auto", *FORMATS):
         raise ConfigError(f"unknown format {format!r}: expected auto or one of {', '.join(FORMATS)}")
     try:
+        name = detect_format(place) if format == "auto" else format
         dataset = FORMATS[name].read(place)
     except OSError as error:
         raise DatasetError(f"{place}: cannot be read: {error}") from error

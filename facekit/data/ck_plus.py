@@ -34,12 +34,11 @@ def read(path: Path) -> Dataset:
     ------
     DatasetError
     """
-    dataset = class_folders.read(path)
+    dataset = class_folders.read(path, fer2013=False)
     subjects = (_NAME.fullmatch(Path(source).stem) for source in dataset.sources)
     return replace(
         dataset,
         name="ck_plus",
         format="ck_plus",
         groups=strings(subject[1] if subject else None for subject in subjects),
-        fer2013_frame=False,
     )

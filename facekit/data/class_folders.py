@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from facekit.data.files import Collector, folders, sampled_sizes, walk
 from facekit.data.samples import Dataset, known_split
-from facekit.errors import DatasetError
+from facekit.errors import DatasetError, ImageError
 from facekit.schema import FERPLUS, canonical_expression
 
 LAYOUT = """\
@@ -32,10 +35,14 @@ def matches(path: Path) -> bool:
     return any(_is_expression(folder.name) for folder in classes)
 
 
-def read(path: Path) -> Dataset:
+def read(path: Path, *, fer2013: bool = True) -> Dataset:
     """Read class folders; the split is a folder's name, or Kaggle's: Training_123.jpg, PrivateTest_456.jpg.
 
-    Pictures of 48x48 pixels are taken for FER2013's.
+    Parameters
+    ----------
+    path : Path
+    fer2013 : bool
+        Take a set whose pictures are 48x48 pixels for FER2013's.
 
     Raises
     ------
@@ -59,11 +66,9 @@ def read(path: Path) -> Dataset:
         found.add(row, prefix + name, split=split, label=canonical_expression(above[0]))
     dataset = found.dataset(path.resolve().name, "class_folders", path)
     sizes = sampled_sizes(path, dataset.sources)
-    return replace(
-        dataset,
-        whole_pictures=bool(len(sizes)) and bool(np.median(sizes.max(1)) > FACE_SIDE),
-        fer2013_frame=bool(len(sizes)) and bool((sizes == 48).all()),
-    )
+    if fer2013 and len(sizes) and (sizes == 48).all():
+        return replace(dataset, load=partial(_load_48, dataset.load), fer2013_frame=True)
+    return replace(dataset, whole_pictures=bool(len(sizes)) and bool(np.median(sizes.max(1)) > FACE_SIDE))
 
 
 def first_stem(path: Path) -> str:
@@ -80,6 +85,16 @@ def class_base(path: Path) -> Path:
         if not known_split(name) and not _is_expression(name) and folders(below[0]):
             return class_base(below[0])
     return path
+
+
+def _load_48(load: Callable[[int], NDArray[np.uint8]], place: int) -> NDArray[np.uint8]:
+    image = load(place)
+    height, width = image.shape[:2]
+    if (height, width) != (48, 48):
+        raise ImageError(
+            f"{width}x{height} pixels in a set of FER2013's 48x48; keep such pictures in a set of their own"
+        )
+    return image
 
 
 def _is_expression(name: str) -> bool:

@@ -1,8 +1,8 @@
 """Whole pictures with labelled faces, to train the detector: folders read into tensors on the device.
 
-A folder holds pictures, at any depth, and faces.csv with the columns image (path in the folder), x0, y0, x1, y1
-(edges, pixels) and score (the labeller's, 0..1; 1 for a label that is certain). A picture without a line has no
-face.
+A folder holds pictures, at any depth, and faces.csv with the columns image (path in the folder), x0, y0, x1,
+y1 (edges, pixels) and score (the labeller's, 0..1; 1 for a label that is certain). A picture without a line
+has no face.
 """
 
 from __future__ import annotations
@@ -221,10 +221,12 @@ def sample_scenes(
     first = low.long()
     last = torch.minimum(first + 1, sides - 1)
     start, width = scenes.starts[picture, level][:, None], sides[..., 0]
-    seen = torch.zeros(*points.shape[:2], 3, device=device)
+    seen = torch.zeros(points.shape[0] * points.shape[1], 3, device=device)
     for row, down in ((first, 1 - share[..., 1]), (last, share[..., 1])):
         for column, across in ((first, 1 - share[..., 0]), (last, share[..., 0])):
             index = start + row[..., 1] * width + column[..., 0]
-            seen += scenes.pixels[index] * (down * across)[..., None]
-    seen *= inside[..., None]
+            # index_select is several times as fast as indexing, on CPU.
+            pixels = scenes.pixels.index_select(0, index.flatten())
+            seen.addcmul_(pixels.float(), (down * across).reshape(-1, 1))
+    seen = seen.reshape(*points.shape[:2], 3) * inside[..., None]
     return seen.mT.reshape(-1, 3, size, size), inside.reshape(-1, size, size)

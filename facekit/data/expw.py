@@ -42,7 +42,7 @@ def read(path: Path) -> Dataset:
     listed = _label_list(path)
     if listed:
         return _read_list(path, listed)
-    crops = class_folders.read(path)
+    crops = class_folders.read(path, fer2013=False)
     photos = (_CROP.fullmatch(Path(source).stem) for source in crops.sources)
     return replace(
         crops,
@@ -50,7 +50,6 @@ def read(path: Path) -> Dataset:
         format="expw",
         groups=strings(photo[1] if photo else None for photo in photos),
         whole_pictures=False,
-        fer2013_frame=False,
     )
 
 

@@ -56,10 +56,9 @@ class FaultFinder:
             self._hashes[place] ^= np.uint64(zlib.crc32(self.dataset.boxes[place].tobytes()))
         self._blank[place] = int(image.max()) - int(image.min()) <= BLANK_RANGE
         if self.dataset.points is not None:
-            height, width = image.shape[:2]
             points = self.dataset.points[place]
             known = points[np.isfinite(points).all(1)]
-            self._outside[place] = ((known < -0.5) | (known > (width - 0.5, height - 0.5))).any()
+            self._outside[place] = len(known) and _reaches_out(geometry.box_around(known), image)
 
     def miss(self, place: int) -> None:
         """Take in that the picture of a sample cannot be read."""
@@ -211,6 +210,12 @@ def _distances(points: NDArray[np.float32], present: NDArray[np.bool_]) -> NDArr
     spread = points[:, present].std(1).max(-1)
     distance = np.sqrt((astray**2).sum(-1).mean(-1)) / np.maximum(spread, 1e-9)
     return np.asarray(np.maximum(distance, 0.01))
+
+
+def _reaches_out(box: NDArray[np.float32], image: NDArray[np.uint8]) -> bool:
+    height, width = image.shape[:2]
+    x0, y0, x1, y1 = box
+    return bool(min(x0, y0) < 0 or x1 > width or y1 > height)
 
 
 def _pictures(dataset: Dataset) -> Iterator[tuple[int, NDArray[np.uint8] | None]]:

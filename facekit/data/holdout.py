@@ -1,4 +1,4 @@
-"""Which rows training never sees: a choice by content or group that does not depend on order, machine or seed."""
+"""Which rows training never sees: chosen by content or group, whatever the order, machine or seed."""
 
 from __future__ import annotations
 

@@ -25,5 +25,5 @@ def complete_points(points: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def label_boxes(points: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Give the square boxes (N, 4), image edges, around labelled points (N, 15, 2): stage 1's crop at factor 1."""
+    """Give the square boxes (N, 4), image edges, around points (N, 15, 2): stage 1's crop at factor 1."""
     return np.asarray(geometry.square(geometry.box_around(complete_points(points))), np.float32)

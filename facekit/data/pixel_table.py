@@ -24,7 +24,7 @@ from facekit.errors import DatasetError
 
 SUFFIXES = (".csv", ".csv.xz", ".csv.gz", ".csv.zip", ".zip")
 
-_BLOCK = 4 << 20
+_BLOCK = 2 << 20
 """Bytes parsed at a time: a few arrays of this length stay in the processor's cache."""
 
 _FORM = 1

@@ -120,7 +120,7 @@ def read_pictures(dataset: Dataset, skipped: list[Skipped]) -> Iterator[tuple[in
 
 def keypoint_samples(
     dataset: Dataset, crop_factor: float, draw: float, skipped: list[Skipped]
-) -> KeypointSamples:
+) -> tuple[KeypointSamples, NDArray[np.int64]]:
     """Cut stage 1's canvases around labelled faces.
 
     Parameters
@@ -132,6 +132,11 @@ def keypoint_samples(
         How often each sample is drawn, relative to other sets' samples.
     skipped : list
         Grows by the unreadable pictures.
+
+    Returns
+    -------
+    KeypointSamples of M faces
+    (M,) int64, the dataset's samples that they show
     """
     assert dataset.points is not None
     boxes = geometry.square(label_boxes(dataset.points), crop_factor * KEYPOINT_CANVAS / 96)
@@ -145,11 +150,12 @@ def keypoint_samples(
             canvases[place, 0] = geometry.warp(gray, image_from_canvas[place], KEYPOINT_CANVAS)
             kept.append(place)
     _log.info("%s: %d faces with points", dataset.name, len(kept))
-    return KeypointSamples(
+    samples = KeypointSamples(
         torch.from_numpy(canvases[kept]),
         torch.from_numpy(points[kept].astype(np.float32)),
         torch.full((len(kept),), draw),
     )
+    return samples, np.array(kept, np.int64)
 
 
 Aligner = Callable[[Sequence[NDArray[np.uint8]]], NDArray[np.float64]]
@@ -206,8 +212,8 @@ def expression_samples(
 ) -> ExpressionSamples:
     """Put targets beside canvases.
 
-    The default head (FER2013's seven classes) learns from every set by `default_weight`; a set's own head learns from
-    that set alone; the FER+ head learns the taggers' votes.
+    The default head (FER2013's seven classes) learns from every set by `default_weight`; a set's own head
+    learns from that set alone; the FER+ head learns the taggers' votes.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What a labelled dataset is: pictures that load one by one, with labels, points, boxes, splits and groups beside them."""
+"""What a labelled dataset is: pictures that load one by one, with their labels beside them."""
 
 from __future__ import annotations
 
@@ -90,7 +90,8 @@ class Dataset:
     splits : (N,) object of str or None
         "train", "validation", "test", or None where the dataset has no splits.
     labels : (N,) object of str or None, or None
-        Expression in facekit's names where the label means one of them, else as written in lower case; None: no label.
+        Expression in facekit's names where the label means one of them, else as written in lower case; None:
+        no label.
     points : (N, 15, 2) float32 or None
         Image pixels, centres at integers, in the order of schema.KEYPOINTS; NaN where a point is missing.
     boxes : (N, 4) float32 or None
@@ -127,7 +128,7 @@ class Dataset:
         return len(self.rows)
 
     def select(self, which: NDArray[Any]) -> Dataset:
-        """Give the dataset of the rows that a mask (N,) of bool or an array of places names, in that order."""
+        """Give the rows that a mask (N,) of bool or an array of places names, in that order."""
         places = np.flatnonzero(which) if which.dtype == np.bool_ else np.asarray(which, np.int64)
         load = self.load
 

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facekit import metrics, plots
-from facekit.crosschecking import OTHER_LABEL, UNDETECTED, CrossCheck, Reference, random_places
+from facekit.crosschecking import OTHER_LABEL, UNDETECTED, CrossCheck, random_places
+from facekit.reference import Reference
 from facekit.report import parts
 from facekit.report.charts import chart
 from facekit.report.tiles import tile

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
+import resource
 import subprocess
 import sys
-import time
 import tomllib
 from pathlib import Path
 
@@ -52,13 +52,16 @@ def test_the_script_and_the_module_are_the_app():
 
 
 def test_help_answers_at_once():
-    """0.3 s is promised; the best of five counts, because other programs may run beside the tests."""
-    seconds = []
-    for _ in range(5):
-        start = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "facekit_cli.main", "--help"], capture_output=True, check=True)
-        seconds.append(time.perf_counter() - start)
-    assert min(seconds) < 0.3
+    """Within the 0.3 s that are promised, in processor time: other programs may run beside the tests."""
+
+    def seconds() -> float:
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
+
+    command, before = [sys.executable, "-m", "facekit_cli.main", "--help"], seconds()
+    for _ in range(3):
+        subprocess.run(command, capture_output=True, check=True)
+    assert (seconds() - before) / 3 < 0.3
 
 
 def test_a_bug_is_not_dressed_up_as_a_users_error(facekit, monkeypatch):

@@ -10,7 +10,7 @@ from facekit.schema import EXPRESSIONS, MEAN_FACE
 TINY = """
 name = "tiny-v0"
 [model]
-width = 4
+width = 16
 blocks = [1, 1, 1, 1]
 [fit]
 epochs = 2

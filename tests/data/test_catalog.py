@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,14 @@ def test_what_is_no_dataset(tmp_path: Path) -> None:
     (tmp_path / "other.csv").write_text("name,age\nAl,3\n")
     with pytest.raises(DatasetError, match="starts with 'name,age'"):
         load_dataset(tmp_path / "other.csv")
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_wrong_format_is_a_dataset_error(format: str, tmp_path: Path) -> None:
+    (tmp_path / "notes.csv").write_text("name,age\nAl,3\n")
+    for path in (tmp_path, tmp_path / "notes.csv"):
+        with pytest.raises(DatasetError, match=re.escape(str(path))):
+            load_dataset(path, format)
 
 
 def test_an_unknown_format_is_refused(tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ def zipped(path: Path, content: bytes) -> Path:
     path = path.with_name("archive.zip")
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("fer2013/README", "text")
+        archive.writestr("fer2013/example_submission.csv", "id,emotion\n1,2\n")
         archive.writestr("fer2013/fer2013.csv", content)
     return path
 

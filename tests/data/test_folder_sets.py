@@ -9,7 +9,7 @@ from small_sets import ck_plus, class_folders, expw, jaffe, muxspace, raf_db, sa
 
 from facekit.data.catalog import detect_format, load_dataset
 from facekit.data.muxspace import four_classes
-from facekit.errors import DatasetError
+from facekit.errors import DatasetError, ImageError
 from facekit.schema import RAF_DB
 
 
@@ -53,6 +53,15 @@ class TestClassFolders:
         assert dataset.splits.tolist() == ["test", "validation", "train", None]
         assert dataset.fer2013_frame
         assert load_dataset(tmp_path / "test").splits.tolist() == ["test", "validation", "train", "test"]
+
+    def test_one_picture_of_another_size_among_fer2013s(self, tmp_path: Path) -> None:
+        for place in range(200):
+            save(tmp_path / "happy" / f"{place:03d}.png", place, (48, 48) if place != 101 else (64, 48))
+        dataset = load_dataset(tmp_path)
+        assert dataset.fer2013_frame
+        assert dataset.load(100).shape == (48, 48, 3)
+        with pytest.raises(ImageError, match="64x48 pixels in a set of FER2013's 48x48"):
+            dataset.load(101)
 
     def test_large_pictures_hold_a_face_somewhere(self, tmp_path: Path) -> None:
         save(tmp_path / "happy" / "1.jpg", 0, (256, 200))

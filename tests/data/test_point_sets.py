@@ -209,8 +209,10 @@ class TestFacekitJson:
         assert dataset.boxes is None
         assert dataset.labels.tolist() == ["happy", "sad", "neutral"]
 
-    def test_a_cut_list_is_an_error(self, tmp_path: Path) -> None:
+    def test_a_folder_or_a_cut_list_is_an_error(self, tmp_path: Path) -> None:
         path = facekit_json(tmp_path)
+        with pytest.raises(DatasetError, match=r"expected a \.json"):
+            load_dataset(tmp_path, "facekit_json")
         path.write_text(path.read_text()[:-1])
         with pytest.raises(DatasetError, match="not JSON"):
             load_dataset(path)

@@ -1,0 +1,135 @@
+"""Everything that a training run can be told, as dataclasses that a TOML file fills table by table."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, is_dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+from facekit.augmentation import AugmentConfig
+from facekit.errors import ConfigError
+from facekit.fitting import FitConfig
+from facekit.model import DEFAULT_HEAD, ModelConfig
+from facekit.schema import EXPRESSIONS, FERPLUS
+
+HEADS: Mapping[str, tuple[str, ...]] = {
+    DEFAULT_HEAD: EXPRESSIONS,
+    "ferplus": FERPLUS,
+    "raf_db": EXPRESSIONS,
+    "affectnet": (*EXPRESSIONS, "contempt"),
+    "expw": EXPRESSIONS,
+}
+
+_C = TypeVar("_C")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which samples are used, and how often.
+
+    Attributes
+    ----------
+    crop_factor : float
+        Side of stage 1's crop over the side of the square around the 15 points.
+    draws : mapping of set to float
+        How often each sample of a set is drawn an epoch (expressions) or relative to others (keypoints); 1 if
+        absent.
+    label_weight : mapping of set to float
+        Weight of a set's labels for the default head; 1 if absent.
+    held_out : mapping of set to int
+        Samples that training never sees, by person, photo or content.
+    leave_out : tuple of str
+        Sets that are not used at all.
+    """
+
+    crop_factor: float = 1.6
+    draws: Mapping[str, float] = field(default_factory=dict)
+    label_weight: Mapping[str, float] = field(default_factory=dict)
+    held_out: Mapping[str, int] = field(default_factory=dict)
+    leave_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class KeypointConfig:
+    """See KeypointObjective."""
+
+    batch_size: int = 64
+    every: int = 2
+    weight: float = 0.1
+    augment: AugmentConfig = AugmentConfig(rotation=30.0, low_resolution=0.3)
+
+
+@dataclass(frozen=True)
+class ExpressionConfig:
+    """See ExpressionObjective; `distill` is the share of soft targets from out-of-fold teachers."""
+
+    batch_size: int = 128
+    smoothing: float = 0.1
+    auxiliary: float = 0.2
+    early_size: int = 48
+    early_share: float = 0.0
+    distill: float = 0.0
+    augment: AugmentConfig = AugmentConfig()
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A whole training run, as a TOML file states it, table by table.
+
+    Attributes
+    ----------
+    name : str
+        Of the weights.
+    model, fit, data, keypoints, expression
+        See their classes.
+    aligner : FitConfig
+        The short keypoint training whose network frames the pictures of stage 2.
+    """
+
+    name: str = "default-v1"
+    model: ModelConfig = ModelConfig(heads=HEADS)
+    fit: FitConfig = FitConfig()
+    aligner: FitConfig = FitConfig(epochs=10, optimizer="adamw", learning_rate=2e-3, weight_decay=1e-2)
+    data: DataConfig = DataConfig()
+    keypoints: KeypointConfig = KeypointConfig()
+    expression: ExpressionConfig = ExpressionConfig()
+
+
+def read_config(path: str | os.PathLike[str]) -> TrainConfig:
+    """Read a TOML file; see `read_settings`."""
+    return read_settings(path, TrainConfig())
+
+
+def read_settings(path: str | os.PathLike[str], default: _C) -> _C:
+    """Read a TOML file whose tables and keys are a dataclass's fields; the rest keep their defaults.
+
+    Raises
+    ------
+    ConfigError
+        Not TOML, or a table or key that the dataclass does not have.
+    """
+    try:
+        table = tomllib.loads(Path(path).read_text())
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as TOML: {error}") from error
+    return _from_table(default, table, str(path))
+
+
+def _from_table(default: _C, table: Mapping[str, Any], where: str) -> _C:
+    """Replace a dataclass's fields by a table's values; tables become nested dataclasses."""
+    kinds = get_type_hints(type(default))
+    changes: dict[str, Any] = {}
+    for key, value in table.items():
+        if key not in kinds:
+            raise ConfigError(f"{where}: unknown key {key!r}; expected one of {', '.join(kinds)}")
+        old = getattr(default, key)
+        if is_dataclass(old):
+            changes[key] = _from_table(old, value, f"{where} [{key}]")
+        elif isinstance(old, tuple):
+            changes[key] = tuple(value)
+        else:
+            changes[key] = type(old)(value) if isinstance(old, float) else value
+    return replace(default, **changes)  # type: ignore[type-var]

@@ -1,0 +1,252 @@
+"""From labelled sets to resident samples: read, hold out, align what is not in FER2013's frame yet."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from facekit import geometry
+from facekit.alignment import align
+from facekit.backends.torch import TorchBackend
+from facekit.configuration import TrainConfig
+from facekit.data.holdout import content_hash, held_out
+from facekit.data.label_boxes import label_boxes
+from facekit.data.resident import (
+    ExpressionSamples,
+    KeypointSamples,
+    expression_canvases,
+    expression_samples,
+    join,
+    keypoint_samples,
+    take,
+    to_device,
+)
+from facekit.data.samples import Dataset, Skipped
+from facekit.detection import Detector, crop_boxes, make_detector
+from facekit.errors import DatasetError
+from facekit.fitting import EpochRecord, fit
+from facekit.images import to_gray
+from facekit.keypoints import find_keypoints
+from facekit.model import SharedNetwork
+from facekit.objectives import KeypointObjective
+from facekit.schema import ALIGNED_POINTS
+from facekit.weights import Weights
+
+MEAN, STD = 129.4 / 255, 65.1 / 255
+"""Mean and standard deviation of FER2013's pixels."""
+
+S = TypeVar("S", KeypointSamples, ExpressionSamples)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Part(Generic[S]):
+    """One set's samples.
+
+    Attributes
+    ----------
+    samples : KeypointSamples or ExpressionSamples
+    held_out : (N,) bool
+        What training must not see.
+    keys : (N,) str
+        Each sample as "set:row".
+    """
+
+    samples: S
+    held_out: NDArray[np.bool_]
+    keys: NDArray[np.str_]
+
+
+@dataclass
+class Prepared:
+    """Samples by set, before they are joined and moved to the device.
+
+    Attributes
+    ----------
+    keypoints, expressions : dict of set to Part
+    frame : (5, 2) float or None, see alignment.align; None: nothing needed aligning
+    record : dict
+        What the weights' header says of the data.
+    skipped : list of Skipped
+    """
+
+    keypoints: dict[str, Part[KeypointSamples]]
+    expressions: dict[str, Part[ExpressionSamples]]
+    frame: NDArray[np.float64] | None
+    record: dict[str, Any]
+    skipped: list[Skipped]
+
+
+def prepare(
+    config: TrainConfig, datasets: Sequence[Dataset], out: Path, device: torch.device, resume: bool
+) -> Generator[EpochRecord, None, Prepared]:
+    """Read all samples, train the aligner on the way, and return them as Prepared."""
+    skipped: list[Skipped] = []
+    pointed = [_train_rows(dataset) for dataset in datasets if dataset.points is not None]
+    labelled = [_train_rows(dataset) for dataset in datasets if dataset.labels is not None]
+    others = {hash_ for dataset in datasets for hash_ in _other_split_hashes(dataset)}
+    keypoints = {}
+    for dataset in pointed:
+        draw = config.data.draws.get(dataset.name, 1.0)
+        samples, places = keypoint_samples(dataset, config.data.crop_factor, draw, skipped)
+        keypoints[dataset.name] = _part(config, dataset.select(places), samples)
+    backend, frame = None, None
+    if any(not dataset.fer2013_frame for dataset in labelled):
+        backend = yield from _train_aligner(config, keypoints, out, device, resume)
+        frame = measure_frame(backend, labelled, config.data.crop_factor)
+    expressions = {}
+    for dataset in labelled:
+        aligner = None
+        if backend is not None and frame is not None:
+            detector = make_detector("auto" if dataset.whole_pictures else "none")
+            aligner = PictureAligner(backend, detector, frame, config.data.crop_factor)
+        canvases, places = expression_canvases(dataset, aligner, skipped)
+        hashes = [content_hash(canvas) for canvas in canvases]
+        fresh = np.array([hash_ not in others for hash_ in hashes])
+        canvases, shown = canvases[fresh], dataset.select(places[fresh])
+        draw = config.data.draws.get(dataset.name, 1.0)
+        weight = config.data.label_weight.get(dataset.name, 1.0)
+        own = dataset.name if dataset.name in config.model.heads else None
+        faces = expression_samples(canvases, shown, config.model.heads, own, weight, draw)
+        expressions[dataset.name] = _part(config, shown, faces)
+        _log.info("%s: %d faces with expressions", dataset.name, len(faces))
+    return Prepared(keypoints, expressions, frame, _record(keypoints, expressions), skipped)
+
+
+def _train_rows(dataset: Dataset) -> Dataset:
+    return dataset.select(np.array([split in (None, "train") for split in dataset.splits], np.bool_))
+
+
+def _other_split_hashes(dataset: Dataset) -> Iterator[bytes]:
+    """Hash FER2013 canvases of the other splits, so that their doubles are left out of training."""
+    if dataset.fer2013_frame:
+        for place in np.flatnonzero([split not in (None, "train") for split in dataset.splits]):
+            yield content_hash(np.pad(to_gray(dataset.load(int(place))), 8, mode="edge"))
+
+
+def _part(config: TrainConfig, dataset: Dataset, samples: S) -> Part[S]:
+    """Hold out by person or photo where the dataset names them, else by content."""
+    groups = dataset.groups if dataset.groups is not None else [None] * len(dataset)
+    owners = [
+        str(group) if group is not None else content_hash(canvas)
+        for group, canvas in zip(groups, samples.canvases.numpy(), strict=True)
+    ]
+    mask = held_out(owners, config.data.held_out.get(dataset.name, 0))
+    return Part(samples, mask, np.array([f"{dataset.name}:{row}" for row in dataset.rows]))
+
+
+def _record(*kinds: Mapping[str, Part[Any]]) -> dict[str, Any]:
+    record: dict[str, Any] = {}
+    for kind in kinds:
+        for name, part in kind.items():
+            rows = [int(key.rpartition(":")[2]) for key in part.keys[part.held_out]]
+            record[name] = {"train": len(part.keys) - len(rows), "held_out_rows": rows}
+    return record
+
+
+def _train_aligner(
+    config: TrainConfig,
+    keypoints: Mapping[str, Part[KeypointSamples]],
+    out: Path,
+    device: torch.device,
+    resume: bool,
+) -> Generator[EpochRecord, None, TorchBackend]:
+    if not keypoints:
+        raise DatasetError("no dataset with keypoints among the data; stage 2's faces are aligned by them")
+    model = replace(config.model, width=32, tasks=("keypoints",), norm_per_task=False)
+    torch.manual_seed(config.aligner.seed)
+    network = SharedNetwork(model).to(device)
+    prepared = Prepared(dict(keypoints), {}, None, {}, [])
+    every_step = replace(config, keypoints=replace(config.keypoints, every=1))
+    objective = keypoint_objective(every_step, prepared, device)
+    folder = out / "aligner"
+    folder.mkdir(exist_ok=True)
+    yield from fit(network, [objective], config.aligner, folder, resume=resume)
+    return stage_1(network, device)
+
+
+def stage_1(network: SharedNetwork, device: torch.device) -> TorchBackend:
+    """Give a network's keypoint stage as a backend."""
+    header = {"mean": MEAN, "std": STD, "sigma_factor": 1.0}
+    return TorchBackend(Weights("stage-1", network, header, ""), str(device), "fp32")
+
+
+class PictureAligner:
+    """Finds the largest face of gray pictures and gives image_from_aligned, NaN where there is none.
+
+    Stage 1 runs twice, the second time on the crop that its own points imply, as label boxes do in training.
+    """
+
+    def __init__(
+        self, backend: TorchBackend, detector: Detector, frame: NDArray[np.float64], crop_factor: float
+    ) -> None:
+        self.backend, self.detector, self.frame, self.crop_factor = backend, detector, frame, crop_factor
+
+    def __call__(self, grays: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
+        """Give (B, 2, 3) float64."""
+        found = self.points(grays)
+        present = np.isfinite(found).all((1, 2))
+        matrices = np.full((len(grays), 2, 3), np.nan)
+        if present.any():
+            matrices[present] = align(found[present], self.frame)
+        return matrices
+
+    def points(self, grays: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        """Give the largest face's points (B, 15, 2), image pixels, NaN where there is none."""
+        detections = self.detector([np.repeat(gray[:, :, None], 3, 2) for gray in grays])
+        pictures = np.array([place for place, found in enumerate(detections) if len(found.boxes)], np.int64)
+        points = np.full((len(grays), 15, 2), np.nan, np.float32)
+        if len(pictures):
+            first = np.stack([detections[place].boxes[0] for place in pictures])
+            boxes = crop_boxes(first, self.detector.crop_from_box)
+            seen, _ = find_keypoints(self.backend, grays, pictures, boxes)
+            boxes = geometry.square(label_boxes(seen), self.crop_factor)
+            points[pictures], _ = find_keypoints(self.backend, grays, pictures, boxes)
+        return points
+
+
+def measure_frame(
+    backend: TorchBackend, labelled: Sequence[Dataset], crop_factor: float, count: int = 4000
+) -> NDArray[np.float64]:
+    """Measure where FER2013's faces stand: the median place of schema.ALIGNED_POINTS in its first pictures.
+
+    Returns
+    -------
+    (5, 2) float64, pixels of 48x48
+    """
+    dataset = next((dataset for dataset in labelled if dataset.fer2013_frame), None)
+    if dataset is None:
+        raise DatasetError("no FER2013 among the data; stage 2's frame is measured on its pictures")
+    grays = [to_gray(dataset.load(place)) for place in range(min(count, len(dataset)))]
+    aligner = PictureAligner(backend, make_detector("none"), np.zeros((5, 2)), crop_factor)
+    points = aligner.points(grays)[:, list(ALIGNED_POINTS)]
+    return np.asarray(np.round(np.nanmedian(points, 0).astype(np.float64), 2))
+
+
+def keypoint_objective(config: TrainConfig, prepared: Prepared, device: torch.device) -> KeypointObjective:
+    """Join the keypoint samples of all sets; the figures are Helen's, or all held-out samples' without it."""
+    parts = prepared.keypoints
+    train = join([take(part.samples, ~part.held_out) for part in parts.values()])
+    unseen = {name: take(part.samples, part.held_out) for name, part in parts.items() if part.held_out.any()}
+    held = [samples for name, samples in unseen.items() if "helen" in name] or list(unseen.values())
+    if not held:
+        held = [train]
+    settings = config.keypoints
+    return KeypointObjective(
+        to_device(train, device),
+        to_device(join(held), device),
+        settings.augment,
+        MEAN,
+        STD,
+        settings.batch_size,
+        settings.every,
+        settings.weight,
+    )
