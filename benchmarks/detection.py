@@ -33,6 +33,7 @@ from facekit.data.detection_scenes import FACE, Labels, kinds_of, read_labels
 from facekit.data.files import read_rows
 from facekit.data.label_boxes import label_boxes
 from facekit.detection import (
+    BoxFraming,
     Detections,
     Detector,
     FacekitDetector,
@@ -46,8 +47,8 @@ from facekit.weights import load_detector
 from facekit.writing import write_atomically
 
 CROP_FACTOR = 1.6
-# From the tight box of 68 points: medians over Helen's faces (0.000, -0.088), 1.288; AFW's (0.002, -0.090),
-# 1.262. OP_FROM_LANDMARK_BOX = BoxFraming((0.0, -0.089), 1.28)
+CROP_FROM_LANDMARK_BOX = BoxFraming((0.0, -0.089), 1.28)
+"""From the tight box of 68 points; medians: Helen (0.000, -0.088), 1.288; AFW (0.002, -0.090), 1.262."""
 FACE_FREE = (
     "brick", "cell", "chelsea", "clock", "coffee", "coins", "colorwheel", "grass", "gravel", "horse",
     "hubble_deep_field", "immunohistochemistry", "logo", "microaneurysms", "moon", "page", "retina", "rocket",

@@ -8,6 +8,7 @@ __version__ = "0.1.0"
 
 _EXPORTS = {
     "ConfigError": "facekit.errors",
+    "CrossCheck": "facekit.crosschecking",
     "Dataset": "facekit.data.samples",
     "DatasetError": "facekit.errors",
     "DetectorError": "facekit.errors",
@@ -23,6 +24,7 @@ _EXPORTS = {
     "Keypoints": "facekit.results",
     "WeightsError": "facekit.errors",
     "analyze": "facekit.analyzer",
+    "crosscheck": "facekit.crosschecking",
     "evaluate": "facekit.evaluation",
     "load_dataset": "facekit.data.catalog",
     "train": "facekit.training",
@@ -34,6 +36,8 @@ __all__ = [*_EXPORTS]
 if TYPE_CHECKING:
     from facekit.analyzer import FaceAnalyzer as FaceAnalyzer
     from facekit.analyzer import analyze as analyze
+    from facekit.crosschecking import CrossCheck as CrossCheck
+    from facekit.crosschecking import crosscheck as crosscheck
     from facekit.data.catalog import load_dataset as load_dataset
     from facekit.data.samples import Dataset as Dataset
     from facekit.errors import ConfigError as ConfigError

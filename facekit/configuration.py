@@ -69,10 +69,11 @@ class ExpressionConfig:
     batch_size: int = 128
     smoothing: float = 0.1
     auxiliary: float = 0.2
-    early_size: int = 48
     early_share: float = 0.0
+    early_size: int = 48
     distill: float = 0.0
     augment: AugmentConfig = AugmentConfig()
+    late_augment: AugmentConfig = AugmentConfig()
 
 
 @dataclass(frozen=True)

@@ -270,6 +270,7 @@ def crosscheck(
         chosen = choose_samples(join_ferplus(samples, reference), split=split, limit=limit, seed=seed)
     else:
         chosen = choose_samples(dataset, format, split, limit, seed, strict)
+    trained = None if analyzer else weights
     analyzer = analyzer or FaceAnalyzer(device, detector, weights=weights)
     predictor = Predictor(analyzer, boxes or default_boxes(chosen), head or DEFAULT_HEAD, tta)
     finder = FaultFinder(chosen)
@@ -283,7 +284,7 @@ def crosscheck(
         evaluation=evaluation,
         suspects=found,
         faults=finder.faults(),
-        seen=_seen(weights, analyzer, evaluation.predictions),
+        seen=_seen(evaluation.predictions, trained, analyzer.backend.name),
         reference=None if reference is None else _judge(evaluation, found),
     )
 
@@ -396,11 +397,16 @@ def _suspect_points(evaluation: Evaluation) -> tuple[NDArray[Any], ...]:
     return places, np.full(len(places), "keypoints", object), scores, confidence, flagged, patterns
 
 
-def _seen(weights: str, analyzer: FaceAnalyzer, predictions: Predictions) -> NDArray[np.bool_] | None:
-    """Tell which pictures are in the list of contents that lies beside the weights, 8 bytes each."""
-    shipped = Path(str(resources.files("facekit") / "pretrained" / f"{analyzer.backend.name}.seen"))
-    file = next((f for f in (Path(weights).with_suffix(".seen"), shipped) if f.is_file()), None)
-    if file is None:
+def _seen(predictions: Predictions, weights: str | None, name: str) -> NDArray[np.bool_] | None:
+    """Tell which pictures are in the list of contents, 8 bytes each, that lies beside weights; None without it.
+
+    `weights` are as given, or None for shipped ones of which only the `name` is known.
+    """
+    from facekit.weights import find_weights
+
+    shipped = Path(str(resources.files("facekit") / "pretrained" / f"{name}.safetensors"))
+    file = (shipped if weights is None else find_weights(weights)[1]).with_suffix(".seen")
+    if not file.is_file():
         return None
     return np.isin(predictions.hashes, np.frombuffer(file.read_bytes(), ">u8"))
 

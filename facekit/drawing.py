@@ -77,7 +77,7 @@ def _draw_points(image: NDArray[np.uint8], points: NDArray[np.float32], size: fl
     import cv2
 
     unit = 1 << _SUBPIXEL_BITS
-    radius = max(0.7, size / 75)
+    radius = max(0.7, size / 65)
     rim = max(0.6, radius / 4) if radius > 1 else 0
     for point, color in zip(points, _POINT_COLORS, strict=True):
         centre = [round(float(value) * unit) for value in point]

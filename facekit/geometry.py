@@ -42,6 +42,17 @@ def apply(matrix: Array, points: Array) -> Array:
     return points @ matrix[..., :2].mT + matrix[..., None, :, 2]
 
 
+def apply_to_grid(matrix: Array, places: Array) -> Array:
+    """Map the points (x, y) of a square grid, x and y from `places` (S,), by matrices (..., 2, 3).
+
+    Returns
+    -------
+    (..., 2, S, S) array or tensor, x and y apart, row by row of the grid
+    """
+    across, down, shift = (matrix[..., column, None, None] for column in range(3))
+    return across * places + down * places[:, None] + shift
+
+
 def compose(outer: Array, inner: Array) -> Array:
     """Give the matrix (..., 2, 3) that maps by `inner` first and then by `outer`."""
     linear = outer[..., :2] @ inner

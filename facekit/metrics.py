@@ -7,7 +7,7 @@ serves the estimate and its bootstrap replicates.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -138,59 +138,71 @@ def expression_metrics(
     -------
     ExpressionMetrics
     """
-    classes = len(labels)
-    truth = np.asarray(truth, np.int64)
     found = detected(probabilities)
-    filled: Floats = np.where(found[:, None], probabilities, 0.0).astype(np.float64)
-    predicted = np.where(found, filled.argmax(1), classes)
-    rows = np.arange(len(truth))
-    of_truth = filled[rows, truth]
-    likelihood = -np.log(of_truth.clip(np.finfo(np.float64).eps)) * found
-    brier = ((filled**2).sum(1) - 2 * of_truth + 1) * found
-    cells = np.zeros((len(truth), classes * (classes + 1)))
-    cells[rows, truth * (classes + 1) + predicted] = 1
-    gaps = np.zeros((len(truth), BINS))
-    gaps[rows, confidence_bins(filled)] = ((predicted == truth) - filled.max(1)) * found
-    columns = np.column_stack([likelihood, brier, gaps, cells])
-
-    def figures(sums: Floats) -> dict[str, Floats]:
-        table = sums[:, 2 + BINS :].reshape(-1, classes, classes + 1)
-        hits = table[:, range(classes), range(classes)]
-        support, chosen = table.sum(2), table[:, :, :classes].sum(1)
-        present, predictions = support > 0, chosen.sum(1)
-        recall, f1 = _ratio(hits, support), _ratio(2 * hits, support + chosen)
-        return {
-            "accuracy": _ratio(hits.sum(1), support.sum(1)),
-            "balanced_accuracy": _ratio(np.where(present, recall, 0).sum(1), present.sum(1)),
-            "macro_f1": _ratio(np.where(present, f1, 0).sum(1), present.sum(1)),
-            "nll": _ratio(sums[:, 0], predictions),
-            "brier": _ratio(sums[:, 1], predictions),
-            "ece": _ratio(abs(sums[:, 2 : 2 + BINS]).sum(1), predictions),
-        }
-
-    confusion = np.zeros((classes, classes + 1), np.int64)
-    np.add.at(confusion, (truth, predicted), 1)
-    hits, support, chosen = confusion.diagonal(), confusion.sum(1), confusion[:, :classes].sum(0)
-    columns_of = {
-        "n": support,
-        "precision": _ratio(hits, chosen),
-        "recall": _ratio(hits, support),
-        "f1": _ratio(2 * hits, support + chosen),
-    }
-    estimates, intervals = bootstrap(columns, figures, seed, replicates)
+    columns, confusion = _expression_columns(np.asarray(truth, np.int64), probabilities, found)
+    estimates, intervals = bootstrap(columns, _expression_figures, seed, replicates)
     return ExpressionMetrics(
         n=len(truth),
         undetected=int((~found).sum()),
         **estimates,
         labels=tuple(labels),
-        confusion=confusion[:, :classes],
-        per_class={
-            label: {name: _number(column[c]) for name, column in columns_of.items()}
-            for c, label in enumerate(labels)
-        },
+        confusion=confusion[:, :-1],
+        per_class=_per_class(confusion, labels),
         other_labels=dict(other_labels or {}),
         ci95=intervals,
     )
+
+
+def _expression_columns(
+    truth: NDArray[np.int64], probabilities: Floats, found: NDArray[np.bool_]
+) -> tuple[dict[str, Floats], NDArray[np.int64]]:
+    """Give what each row adds to the sums, and the confusion (C, C + 1); its last column are undetected faces."""
+    count, classes = probabilities.shape
+    rows = np.arange(count)
+    filled: Floats = np.where(found[:, None], probabilities, 0.0).astype(np.float64)
+    predicted = np.where(found, filled.argmax(1), classes)
+    of_truth = filled[rows, truth]
+    cells, gaps = np.zeros((count, classes, classes + 1)), np.zeros((count, BINS))
+    cells[rows, truth, predicted] = 1
+    gaps[rows, confidence_bins(filled)] = ((predicted == truth) - filled.max(1)) * found
+    columns = {
+        "likelihood": -np.log(of_truth.clip(np.finfo(np.float64).eps)) * found,
+        "brier": ((filled**2).sum(1) - 2 * of_truth + 1) * found,
+        "gaps": gaps,
+        "cells": cells,
+    }
+    return columns, cells.sum(0).astype(np.int64)
+
+
+def _expression_figures(sums: dict[str, Floats]) -> dict[str, Floats]:
+    cells = sums["cells"]  # (R, C, C + 1)
+    hits, support, chosen = cells.diagonal(0, 1, 2), cells.sum(2), cells[:, :, :-1].sum(1)
+    present, predictions = support > 0, chosen.sum(1)
+    recall, f1 = _ratio(hits, support), _ratio(2 * hits, support + chosen)
+    return {
+        "accuracy": _ratio(hits.sum(1), support.sum(1)),
+        "balanced_accuracy": _ratio(np.where(present, recall, 0).sum(1), present.sum(1)),
+        "macro_f1": _ratio(np.where(present, f1, 0).sum(1), present.sum(1)),
+        "nll": _ratio(sums["likelihood"], predictions),
+        "brier": _ratio(sums["brier"], predictions),
+        "ece": _ratio(abs(sums["gaps"]).sum(1), predictions),
+    }
+
+
+def _per_class(
+    confusion: NDArray[np.int64], labels: Sequence[str]
+) -> dict[str, dict[str, float | int | None]]:
+    hits, support, chosen = confusion.diagonal(), confusion.sum(1), confusion[:, :-1].sum(0)
+    columns = {
+        "n": support,
+        "precision": _ratio(hits, chosen),
+        "recall": _ratio(hits, support),
+        "f1": _ratio(2 * hits, support + chosen),
+    }
+    return {
+        label: {name: _number(column[c]) for name, column in columns.items()}
+        for c, label in enumerate(labels)
+    }
 
 
 def keypoint_metrics(
@@ -218,44 +230,14 @@ def keypoint_metrics(
     -------
     KeypointMetrics
     """
-    found = detected(predicted)
+    found, scale = detected(predicted), eye_distances(truth)
     distance = np.linalg.norm(predicted.astype(np.float64) - truth, axis=-1)  # (N, 15)
-    known = ~np.isnan(distance)
-    distance = np.where(known, distance, 0)
-    scale = eye_distances(truth)
-    errors = normalized_errors(truth, predicted)
-    scaled = known & ~np.isnan(scale)[:, None]
-    in_crop = distance * (96 / np.asarray(crop_sides, np.float64))[:, None]
-    columns = np.column_stack(
-        [
-            np.where(np.isfinite(errors), errors, 0),
-            np.isfinite(errors),
-            ~np.isnan(errors),
-            errors > FAILURE,
-            np.nan_to_num(1 - errors / FAILURE, nan=0.0, neginf=0.0).clip(0),
-            (np.where(known, in_crop, 0) ** 2).sum(1),
-            2 * known.sum(1),
-            (known & (distance <= laplace_radius(0.68) * sigma)).sum(1),
-            (known & (distance <= laplace_radius(0.95) * sigma)).sum(1),
-            known.sum(1),
-            np.where(scaled, distance / np.where(np.isnan(scale), 1, scale)[:, None], 0),
-            scaled,
-        ]
+    relative = distance / scale[:, None]
+    per_point = _ratio(np.nansum(relative, 0), (~np.isnan(relative)).sum(0))
+    columns = _keypoint_columns(
+        distance, sigma, normalized_errors(truth, predicted), np.asarray(crop_sides, np.float64)
     )
-    points = truth.shape[1]
-
-    def figures(sums: Floats) -> dict[str, Floats]:
-        return {
-            "nme": _ratio(sums[:, 0], sums[:, 1]),
-            "rmse_96": np.sqrt(_ratio(sums[:, 5], sums[:, 6])),
-            "failure_rate_08": _ratio(sums[:, 3], sums[:, 2]),
-            "auc_08": _ratio(sums[:, 4], sums[:, 2]),
-            "coverage_68": _ratio(sums[:, 7], sums[:, 9]),
-            "coverage_95": _ratio(sums[:, 8], sums[:, 9]),
-        }
-
-    per_point = _ratio(columns[:, 10 : 10 + points].sum(0), columns[:, 10 + points :].sum(0))
-    estimates, intervals = bootstrap(columns[:, :10], figures, seed, replicates)
+    estimates, intervals = bootstrap(columns, _keypoint_figures, seed, replicates)
     return KeypointMetrics(
         n=len(truth),
         undetected=int((~found).sum()),
@@ -264,6 +246,38 @@ def keypoint_metrics(
         per_point={name: _number(per_point[k]) for k, name in enumerate(KEYPOINTS)},
         ci95=intervals,
     )
+
+
+def _keypoint_columns(
+    distance: Floats, sigma: Floats, errors: Floats, crop_sides: Floats
+) -> dict[str, Floats]:
+    """Give what each face adds to the sums; `errors` (N,) are as `normalized_errors` gives them."""
+    known = ~np.isnan(distance)
+    length = np.where(known, distance, 0)
+    finite = np.isfinite(errors)
+    return {
+        "errors": np.where(finite, errors, 0),
+        "finite": finite,
+        "normalized": ~np.isnan(errors),
+        "failed": errors > FAILURE,
+        # The area under the cumulative curve of one face is what its error leaves of the limit.
+        "area": np.where(finite, 1 - np.where(finite, errors, 0) / FAILURE, 0).clip(0),
+        "squares": ((length * (96 / crop_sides)[:, None]) ** 2).sum(1),
+        "points": known.sum(1),
+        "within_68": (known & (length <= laplace_radius(0.68) * sigma)).sum(1),
+        "within_95": (known & (length <= laplace_radius(0.95) * sigma)).sum(1),
+    }
+
+
+def _keypoint_figures(sums: dict[str, Floats]) -> dict[str, Floats]:
+    return {
+        "nme": _ratio(sums["errors"], sums["finite"]),
+        "rmse_96": np.sqrt(_ratio(sums["squares"], 2 * sums["points"])),
+        "failure_rate_08": _ratio(sums["failed"], sums["normalized"]),
+        "auc_08": _ratio(sums["area"], sums["normalized"]),
+        "coverage_68": _ratio(sums["within_68"], sums["points"]),
+        "coverage_95": _ratio(sums["within_95"], sums["points"]),
+    }
 
 
 def detected(predictions: Floats) -> NDArray[np.bool_]:
@@ -376,11 +390,11 @@ def precision_at(scores: Floats, positive: NDArray[np.bool_], k: int) -> float |
 
 
 def bootstrap(
-    columns: Floats,
-    figures: Callable[[Floats], dict[str, Floats]],
+    columns: Mapping[str, NDArray[Any]],
+    figures: Callable[[dict[str, Floats]], dict[str, Floats]],
     seed: int = 0,
     replicates: int = REPLICATES,
-) -> tuple[dict[str, float | None], dict[str, Interval]]:
+) -> tuple[dict[str, Any], dict[str, Interval]]:
     """Give figures and their 95% intervals from resampled rows.
 
     The percentiles are shifted by the bootstrap's bias, which for the calibration error is as large as the
@@ -388,10 +402,10 @@ def bootstrap(
 
     Parameters
     ----------
-    columns : (N, F) float
-        What a row adds to each sum.
+    columns : mapping of str to (N, ...) float
+        What each row adds to each sum.
     figures : callable
-        From sums (R, F) to arrays (R,) by name, NaN where undefined.
+        From sums (R, ...) by name to figures (R,) by name, NaN where undefined.
     seed, replicates : int
 
     Returns
@@ -400,26 +414,38 @@ def bootstrap(
     intervals : dict of str to (low, high)
         Only of figures that are defined.
     """
-    count = len(columns)
-    found = figures(columns.sum(0, keepdims=True))
-    estimates = {name: _number(values[0]) for name, values in found.items()}
-    random = np.random.default_rng(seed)
-    block = max(1, min(replicates, _BLOCK // max(count, 1)))
-    parts = []
-    for start in range(0, replicates if count else 0, block):
-        size = min(block, replicates - start)
-        drawn = random.integers(count, size=(size, count))
-        weights = np.stack([np.bincount(row, minlength=count) for row in drawn]).astype(np.float64)
-        parts.append(figures(weights @ columns))
+    rows = np.column_stack([column.reshape(len(column), -1) for column in columns.values()]).astype(
+        np.float64
+    )
+
+    def of(sums: Floats) -> dict[str, Floats]:
+        parts, start = {}, 0
+        for name, column in columns.items():
+            stop = start + int(np.prod(column.shape[1:]))
+            parts[name] = sums[:, start:stop].reshape(len(sums), *column.shape[1:])
+            start = stop
+        return figures(parts)
+
+    estimates = {name: _number(values[0]) for name, values in of(rows.sum(0, keepdims=True)).items()}
+    drawn = [of(weights @ rows) for weights in _resampled(len(rows), seed, replicates)]
     intervals = {}
     for name, estimate in estimates.items():
-        if estimate is None or not parts:
+        if estimate is None or not drawn:
             continue
-        values = np.concatenate([part[name] for part in parts])
+        values = np.concatenate([part[name] for part in drawn])
         values = values[~np.isnan(values)]
         low, high = np.quantile(values, (0.025, 0.975)) - (values.mean() - estimate)
         intervals[name] = (max(float(low), 0.0), min(float(high), max(float(values.max()), estimate)))
     return estimates, intervals
+
+
+def _resampled(count: int, seed: int, replicates: int) -> Iterator[Floats]:
+    """Give how often each row is drawn (R, N), block by block."""
+    random = np.random.default_rng(seed)
+    block = max(1, min(replicates, _BLOCK // max(count, 1)))
+    for start in range(0, replicates if count else 0, block):
+        drawn = random.integers(count, size=(min(block, replicates - start), count))
+        yield np.stack([np.bincount(row, minlength=count) for row in drawn]).astype(np.float64)
 
 
 def _ratio(part: Any, whole: Any) -> Floats:

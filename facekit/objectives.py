@@ -163,9 +163,11 @@ class ExpressionObjective:
         Label smoothing.
     auxiliary : float
         Weight of each head besides the default one.
-    early_size : int
-        Side of the crops, pixels, in the first `early_share` of the epochs; smaller ones cost less.
     early_share : float
+        Share of the epochs that a short run begins with: crops of `early_size` pixels a side, which cost less;
+        the rest of the run varies its crops as `late_augment` says.
+    early_size : int
+    late_augment : AugmentConfig
     """
 
     name = "expression"
@@ -182,14 +184,16 @@ class ExpressionObjective:
         batch_size: int,
         smoothing: float = 0.1,
         auxiliary: float = 0.2,
-        early_size: int = 48,
         early_share: float = 0.0,
+        early_size: int = 48,
+        late_augment: AugmentConfig | None = None,
     ) -> None:
         self.train, self.held_out, self.heads, self.augment = train, held_out, heads, augment
         self.mean, self.std, self.batch_size = mean, std, batch_size
         self.smoothing, self.auxiliary = smoothing, auxiliary
-        self.early_size, self.early_share = early_size, early_share
-        self._size = INPUT_SIZE["expression"]
+        self.early_share, self.early_size = early_share, early_size
+        self.late_augment = late_augment or augment
+        self._early = early_share > 0
         self._order = torch.empty(0, dtype=torch.int64)
 
     def batches(self) -> int:
@@ -198,7 +202,7 @@ class ExpressionObjective:
 
     def start_epoch(self, done: float, generator: Generator) -> None:
         """Draw each sample `draws` times, the fraction by chance, in random order."""
-        self._size = self.early_size if done < self.early_share else INPUT_SIZE["expression"]
+        self._early = done < self.early_share
         draws = self.train.draws
         chance = torch.rand(len(draws), device=draws.device, generator=generator)
         times = (draws.floor() + (chance < draws.frac())).long()
@@ -209,11 +213,10 @@ class ExpressionObjective:
         """Give the loss () of the step-th batch of the epoch."""
         start = step * self.batch_size % max(1, len(self._order) - self.batch_size + 1)
         index = self._order[start : start + self.batch_size]
-        crops = augment_expression(
-            self.train.canvases[index], INPUT_SIZE["expression"], self.augment, generator
-        )
-        if self._size != crops.shape[-1]:
-            crops = F.interpolate(crops, self._size, mode="bilinear", antialias=True)
+        augment = self.augment if self._early or not self.early_share else self.late_augment
+        crops = augment_expression(self.train.canvases[index], INPUT_SIZE["expression"], augment, generator)
+        if self._early:
+            crops = F.interpolate(crops, self.early_size, mode="bilinear", antialias=True)
         targets, weights = self.train.targets[index], self.train.weights[index]
         logits, start = network((crops - self.mean) / self.std, "expression"), 0
         total = torch.zeros((), device=targets.device)

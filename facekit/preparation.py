@@ -25,6 +25,7 @@ from facekit.data.resident import (
     expression_samples,
     join,
     keypoint_samples,
+    read_pictures,
     take,
     to_device,
 )
@@ -141,6 +142,19 @@ def _part(config: TrainConfig, dataset: Dataset, samples: S) -> Part[S]:
     ]
     mask = held_out(owners, config.data.held_out.get(dataset.name, 0))
     return Part(samples, mask, np.array([f"{dataset.name}:{row}" for row in dataset.rows]))
+
+
+def seen_contents(prepared: Prepared, datasets: Sequence[Dataset]) -> list[bytes]:
+    """Give the content hashes of all pictures that training draws from, in ascending order."""
+    hashes = set()
+    for kind in (prepared.keypoints, prepared.expressions):
+        for dataset in datasets:
+            if dataset.name in kind:
+                part = kind[dataset.name]
+                drawn = {int(key.rpartition(":")[2]) for key in part.keys[~part.held_out]}
+                shown = dataset.select(np.isin(dataset.rows, list(drawn)))
+                hashes |= {content_hash(gray) for _, gray in read_pictures(shown, [])}
+    return sorted(hashes)
 
 
 def _record(*kinds: Mapping[str, Part[Any]]) -> dict[str, Any]:

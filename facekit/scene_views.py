@@ -261,11 +261,10 @@ def _paste(views: Views, scenes: Scenes, draws: Tensor, config: ViewConfig, gene
 def _stencil(matrix: Tensor, centre: Tensor, reach: Tensor, size: int, generator: Generator) -> Tensor:
     """Give the opacity (B, S, S) of a pasted rectangle or ellipse, its edge hard or soft."""
     place = torch.arange(size, device=matrix.device, dtype=torch.float32)
-    y, x = torch.meshgrid(place, place, indexing="ij")
-    points = geometry.apply(matrix, torch.stack([x, y], -1).flatten(0, 1))
-    apart = ((points - centre[:, None]) / reach.clamp(min=1)[:, None]).abs()
+    points = geometry.apply_to_grid(matrix, place).flatten(2)  # (B, 2, S * S)
+    apart = ((points - centre[..., None]) / reach.clamp(min=1)[..., None]).abs()
     round_ = _uniform(len(matrix), 0, 1, generator)[:, None] < 0.5
-    distance = torch.where(round_, apart.norm(dim=-1), apart.amax(-1))
+    distance = torch.where(round_, apart.norm(dim=1), apart.amax(1))
     slope = _log_uniform(4.0, 60.0, len(matrix), generator)[:, None]
     return ((1 - distance) * slope).clamp(0, 1).reshape(-1, size, size)
 

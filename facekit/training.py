@@ -30,9 +30,11 @@ from facekit.preparation import (
     keypoint_objective,
     measure_frame,
     prepare,
+    seen_contents,
     stage_1,
 )
 from facekit.weights import model_record, save_weights
+from facekit.writing import write_atomically
 
 _log = logging.getLogger(__name__)
 
@@ -58,7 +60,8 @@ def train(
     data : sequence of paths
         Datasets in any of the formats of data.catalog; points, expressions or both.
     out : path
-        Folder for checkpoints, history.csv, and at the end weights.safetensors (or folds.npz).
+        Folder for checkpoints and history.csv, and at the end weights.safetensors with weights.seen, the
+        hashes of the pictures that training drew from (or folds.npz).
     resume : bool
         Go on where an interrupted run stopped.
     folds : int
@@ -89,6 +92,7 @@ def train(
         prepared.frame = measure_frame(stage_1(network, on), labelled, config.data.crop_factor)
     header = finish(config, prepared, network, objectives)
     save_weights(folder / "weights.safetensors", network, "shared", header)
+    write_atomically(folder / "weights.seen", b"".join(seen_contents(prepared, datasets)))
 
 
 def _network(config: TrainConfig, device: torch.device) -> SharedNetwork:
@@ -145,8 +149,9 @@ def build_objectives(
                 part.batch_size,
                 part.smoothing,
                 part.auxiliary,
-                part.early_size,
                 part.early_share,
+                part.early_size,
+                part.late_augment,
             )
         )
     if "keypoints" in config.model.tasks:

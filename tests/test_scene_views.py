@@ -30,7 +30,7 @@ def _scenes(count: int) -> tuple[Scenes, torch.Tensor]:
     counts = np.array([level.shape[0] * level.shape[1] for level in levels])
     sizes = np.array([[level.shape[1], level.shape[0]] for level in levels])
     scenes = Scenes(
-        torch.from_numpy(np.concatenate([level.reshape(-1, 3) for level in levels])),
+        torch.from_numpy(np.concatenate([level.reshape(-1, 3).T for level in levels], 1)),
         torch.from_numpy((np.cumsum(counts) - counts).reshape(-1, LEVELS)),
         torch.from_numpy(sizes.reshape(-1, LEVELS, 2)),
         torch.tensor(boxes, dtype=torch.float32)[:, None],

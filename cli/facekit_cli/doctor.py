@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterator
+from hashlib import sha256
 from importlib import import_module, metadata
 
 import typer
 
 from facekit import __version__
-from facekit.errors import FacekitError
 from facekit_cli import console
 
 PACKAGES = {
@@ -77,12 +77,13 @@ def _devices() -> Iterator[str]:
 
 
 def _weights() -> Iterator[str]:
-    """Show each file of weights with its sha256, and give those that are not what they should be."""
-    from facekit.weights import load_weights, shipped
+    """Show the file and sha256 of all shipped weights, and give those that are not what they should be."""
+    from facekit.weights import find_weights, shipped
 
     for name in shipped():
-        try:
-            weights = load_weights(name)
-            console.say(f"weights {name} ({weights.name}): sha256 {weights.sha256}")
-        except FacekitError as error:
-            yield str(error)
+        _, path, expected = find_weights(name)
+        found = sha256(path.read_bytes()).hexdigest() if path.is_file() else "that of no file"
+        if found == expected:
+            console.say(f"weights {name}: {path.name}, sha256 {found}")
+        else:
+            yield f"{path}: sha256 is {found}, expected {expected}; the file was changed, reinstall facekit"

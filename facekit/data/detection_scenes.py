@@ -118,7 +118,7 @@ class Scenes:
 
     Attributes
     ----------
-    pixels : (P, 3) uint8
+    pixels : (3, P) uint8
     starts : (M, LEVELS) int64, a level's first pixel
     sizes : (M, LEVELS, 2) int64, width and height of a level
     boxes : (M, G, 4) float32, image edges, pixels of the first level
@@ -153,7 +153,7 @@ def load_scenes(labels: Labels, device: torch.device) -> Scenes:
     boxes, kinds = _padded(labels.faces)
     _log.info("%d pictures with %d faces", len(labels.paths), (kinds == FACE).sum())
     return Scenes(
-        torch.from_numpy(np.concatenate([level.reshape(-1, 3) for level in levels])).to(device),
+        torch.from_numpy(np.concatenate([level.reshape(-1, 3).T for level in levels], 1)).to(device),
         torch.from_numpy(starts).to(device),
         torch.from_numpy(sizes.reshape(-1, LEVELS, 2)).to(device),
         torch.from_numpy(boxes).to(device),
@@ -211,22 +211,25 @@ def sample_scenes(
     picture_from_level = torch.stack([geometry.refine(identity, 0.5**k) for k in range(LEVELS)])
     level_from_view = geometry.compose(geometry.invert(picture_from_level)[level], picture_from_view)
     place = torch.arange(size, device=device, dtype=torch.float32)
-    y, x = torch.meshgrid(place, place, indexing="ij")
-    points = geometry.apply(level_from_view, torch.stack([x, y], -1).flatten(0, 1))  # (B, S * S, 2)
-    sides = scenes.sizes[picture, level][:, None]  # (B, 1, 2)
-    inside = ((points > -0.5) & (points < sides - 0.5)).all(-1)
-    points = torch.minimum(points.clamp(min=0), (sides - 1).float())
-    low = points.floor()
-    share = points - low
-    first = low.long()
-    last = torch.minimum(first + 1, sides - 1)
-    start, width = scenes.starts[picture, level][:, None], sides[..., 0]
-    seen = torch.zeros(points.shape[0] * points.shape[1], 3, device=device)
-    for row, down in ((first, 1 - share[..., 1]), (last, share[..., 1])):
-        for column, across in ((first, 1 - share[..., 0]), (last, share[..., 0])):
-            index = start + row[..., 1] * width + column[..., 0]
+    x, y = geometry.apply_to_grid(level_from_view, place).flatten(2).unbind(1)  # (B, S * S)
+    width, height = scenes.sizes[picture, level].float()[:, :, None].unbind(1)  # (B, 1)
+    inside = (x > -0.5) & (x < width - 0.5) & (y > -0.5) & (y < height - 0.5)
+    x, y = x.clamp(min=0).minimum(width - 1), y.clamp(min=0).minimum(height - 1)
+    left, top = x.floor(), y.floor()
+    across, down = x - left, y - top
+    step = (left < width - 1).long()
+    upper = scenes.starts[picture, level][:, None] + top.long() * width.long() + left.long()
+    lower = upper + (top < height - 1) * width.long()
+    seen = torch.zeros(3, upper.numel(), device=device)
+    for index, weight in (
+        (upper, (1 - down) * (1 - across)),
+        (upper + step, (1 - down) * across),
+        (lower, down * (1 - across)),
+        (lower + step, down * across),
+    ):
+        flat_index, flat_weight = index.flatten(), (weight * inside).flatten()
+        for plane, colour in zip(seen, scenes.pixels, strict=True):
             # index_select is several times as fast as indexing, on CPU.
-            pixels = scenes.pixels.index_select(0, index.flatten())
-            seen.addcmul_(pixels.float(), (down * across).reshape(-1, 1))
-    seen = seen.reshape(*points.shape[:2], 3) * inside[..., None]
-    return seen.mT.reshape(-1, 3, size, size), inside.reshape(-1, size, size)
+            plane.addcmul_(colour.index_select(0, flat_index).float(), flat_weight)
+    views = seen.reshape(3, -1, size, size).transpose(0, 1).contiguous()
+    return views, inside.reshape(-1, size, size)

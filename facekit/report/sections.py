@@ -154,7 +154,7 @@ def keypoints(result: CrossCheck) -> str:
                 "mean-face",
                 "Mean face with each point's mean error as a circle and its mean offset as a line",
                 "Circle: a point's mean error, written below it. Line: to where predictions lie from labels "
-                "on average. Both three times as large as they are. The subject's left is on the right.",
+                "on average. Both twice as large as they are. The subject's left is on the right.",
             )
         )
     per_point = sorted(figures.per_point.items(), key=lambda entry: -(entry[1] or 0))
@@ -271,7 +271,7 @@ def _reference(reference: Reference) -> str:
 
 
 def worst_cases(result: CrossCheck) -> str:
-    """Show the surest mistakes of each class, and the faces whose points are furthest off."""
+    """Show the surest mistakes of each class, the points that are furthest off, and faces not found."""
     evaluation, shown = result.evaluation, ""
     scores, truth = np.nan_to_num(evaluation.predictions.scores), evaluation.truth
     wrong = (truth >= 0) & (scores.max(1) > 0) & (scores.argmax(1) != truth)
@@ -282,6 +282,10 @@ def worst_cases(result: CrossCheck) -> str:
     furthest = _first(np.flatnonzero(np.isfinite(evaluation.errors)), -evaluation.errors, WORST_SHOWN)
     if furthest:
         shown += f"<h3>The points furthest off</h3>{_points_tiles(result, dict.fromkeys(furthest, ''))}"
+    missed = np.flatnonzero(np.isnan(evaluation.predictions.box_scores))
+    if len(missed):
+        tiles = _tiles(result, missed[:WORST_SHOWN].tolist())
+        shown += f"<h3>No face found, in {parts.count(len(missed), 'picture')}</h3>{tiles}"
     return shown
 
 

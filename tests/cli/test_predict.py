@@ -306,3 +306,63 @@ def test_as_a_program_with_a_terminal_on_stderr_only(untrained, album, tmp_path)
     lines = (tmp_path / "out.txt").read_text().splitlines()
     assert len(lines) == 5
     assert all(": 1 face: " in line for line in lines)
+
+
+@pytest.fixture(scope="module")
+def astronaut(tmp_path_factory) -> Path:
+    """NASA's portrait of Eileen Collins."""
+    from skimage.data import astronaut
+
+    path = tmp_path_factory.mktemp("portrait") / "astronaut.jpg"
+    Image.fromarray(astronaut()).save(path, quality=95)
+    return path
+
+
+def test_the_shipped_weights_find_the_astronaut_and_that_she_is_happy(facekit, astronaut, tmp_path):
+    done = facekit("predict", astronaut, "--json", "-", "--draw", tmp_path)
+    assert done.exit_code == 0, done.stderr
+    (one,) = json.loads(done.stdout)
+    (face,) = one["faces"]
+    assert face["expression"]["label"] == "happy"
+    assert face["score"] > 0.5
+    by_eye = {
+        "left_eye_center": (247, 102),
+        "right_eye_center": (203, 101),
+        "nose_tip": (223, 126),
+        "mouth_left_corner": (243, 140),
+        "mouth_right_corner": (204, 141),
+    }
+    for name, place in by_eye.items():
+        assert np.hypot(*np.subtract(face["keypoints"][name], place)) < 7, name
+        assert 0 < face["sigma"][name] < 10
+    drawn = np.asarray(Image.open(tmp_path / "astronaut.jpg")).astype(int)
+    changed = np.abs(drawn - np.asarray(Image.open(astronaut))).max(-1) > 60
+    rows, columns = np.nonzero(changed)
+    x0, y0, x1, y1 = face["box"]
+    assert x0 - 3 <= columns.min() <= x0 + 3
+    assert y0 - 30 <= rows.min() <= y0 + 3
+    assert y1 - 4 <= rows.max() <= y1 + 3
+
+
+@pytest.mark.data
+def test_real_scenes_with_a_broken_file_among_them(facekit, data_folder, tmp_path):
+    scenes = data_folder / "detection" / "afw_scenes"
+    for path in sorted(scenes.glob("*.jpg"))[:4]:
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    broken = tmp_path / "0.jpg"
+    broken.write_bytes(path.read_bytes()[:5000])
+    model = data_folder / "detection" / "yunet_n_640_640.onnx"
+    done = facekit("predict", tmp_path, "--json", "-", "--detector", "yunet", "--detector-model", model)
+    assert done.exit_code == 1
+    found = {Path(one["image"]).name: one for one in json.loads(done.stdout)}
+    assert "cut off" in found.pop("0.jpg")["error"]
+    for one in found.values():
+        boxes = [face["box"] for face in one["faces"]]
+        assert boxes
+        areas = [(x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in boxes]
+        assert areas == sorted(areas, reverse=True)
+        for face in one["faces"]:
+            x0, y0, x1, y1 = face["box"]
+            x, y = face["keypoints"]["nose_tip"]
+            assert x0 - 10 < x < x1 + 10
+            assert y0 - 10 < y < y1 + 10

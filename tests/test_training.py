@@ -1,0 +1,178 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from data.small_sets import write_fer2013
+from PIL import Image
+
+from facekit.augmentation import AugmentConfig
+from facekit.backends.torch import choose_device
+from facekit.configuration import DataConfig, ExpressionConfig, KeypointConfig, TrainConfig, read_config
+from facekit.data.catalog import load_dataset
+from facekit.data.holdout import content_hash, held_out
+from facekit.errors import ConfigError, DatasetError
+from facekit.fitting import FitConfig
+from facekit.model import ModelConfig
+from facekit.preparation import prepare
+from facekit.schema import EXPRESSIONS, MEAN_FACE
+from facekit.training import train
+from facekit.weights import load_weights
+
+TINY = TrainConfig(
+    name="tiny-v0",
+    model=ModelConfig(width=16, blocks=(1, 1, 1, 1)),
+    fit=FitConfig(epochs=2, optimizer="adamw", learning_rate=1e-3, average=0.5),
+    aligner=FitConfig(epochs=1, optimizer="adamw", learning_rate=1e-3),
+    data=DataConfig(held_out={"fer2013": 6, "points": 3}),
+    keypoints=KeypointConfig(batch_size=4),
+    expression=ExpressionConfig(batch_size=8),
+)
+
+
+def picture(seed: int) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (48, 48), np.uint8)
+
+
+@pytest.fixture(scope="module")
+def fer2013(tmp_path_factory) -> Path:
+    """Forty training rows, of which 0 and 1 are the same, and six PublicTest rows, of which one is row 2 again."""
+    seeds = [0, 0, *range(2, 40)]
+    rows = [f"{k % 7},{' '.join(map(str, picture(seed).ravel()))},Training" for k, seed in enumerate(seeds)]
+    seeds = [2, *range(50, 55)]
+    rows += [
+        f"{k % 7},{' '.join(map(str, picture(seed).ravel()))},PublicTest" for k, seed in enumerate(seeds)
+    ]
+    return write_fer2013(tmp_path_factory.mktemp("fer2013") / "fer2013.csv", rows)
+
+
+@pytest.fixture(scope="module")
+def points(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("sets") / "points"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for place in range(10):
+        Image.fromarray(rng.integers(0, 256, (120, 120), np.uint8)).save(folder / f"person{place}_1.jpg")
+        marks = (np.array(MEAN_FACE) * 60 + 60)[np.arange(68) % 15] + rng.normal(0, 1, (68, 2))
+        lines = "\n".join(f"{x:.2f} {y:.2f}" for x, y in marks)
+        (folder / f"person{place}_1.pts").write_text(f"version: 1\nn_points: 68\n{{\n{lines}\n}}\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory) -> Path:
+    """Class folders of 60x60 pictures, which have to be aligned first."""
+    folder = tmp_path_factory.mktemp("sets") / "faces"
+    for place in range(12):
+        target = folder / EXPRESSIONS[place % 3] / f"{place}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.random.default_rng(200 + place).integers(0, 256, (60, 60), np.uint8)).save(target)
+    return folder
+
+
+def run(*arguments: object, **options: object) -> list[int]:
+    return [record.epoch for record in train(*arguments, device="cpu", **options)]
+
+
+def test_a_run_leaves_weights_that_say_what_they_did_not_see(fer2013, points, tmp_path):
+    assert run(TINY, [fer2013, points], tmp_path) == [1, 2]
+    header = load_weights(tmp_path).header
+    held = header["data"]["fer2013"]["held_out_rows"]
+    assert 6 <= len(held) <= 7
+    assert header["data"]["fer2013"]["train"] + len(held) == 39  # 40 less the double of a PublicTest row
+    assert 2 not in held
+    assert np.shape(header["frame"]) == (5, 2)
+    assert header["training"]["fit"]["epochs"] == 2
+    assert (tmp_path / "history.png").stat().st_size > 1000
+    seen = (tmp_path / "weights.seen").read_bytes()
+    listed = {seen[start : start + 8] for start in range(0, len(seen), 8)}
+    rows = [seed for row, seed in enumerate([0, 0, *range(2, 40)]) if row not in held and row != 2]
+    assert {content_hash(picture(seed)) for seed in rows} <= listed
+    assert not {content_hash(picture(seed)) for seed in (2, *range(50, 55))} & listed
+
+
+def test_a_resumed_run_ends_as_an_unbroken_one(fer2013, points, tmp_path):
+    run(TINY, [fer2013, points], tmp_path / "whole")
+    broken = train(TINY, [fer2013, points], tmp_path / "broken", device="cpu")
+    assert next(broken).epoch == 1
+    broken.close()
+    assert run(TINY, [fer2013, points], tmp_path / "broken", resume=True) == [2]
+    whole, resumed = (load_weights(tmp_path / name).network.state_dict() for name in ("whole", "broken"))
+    for name, tensor in whole.items():
+        np.testing.assert_array_equal(tensor.numpy(), resumed[name].numpy(), err_msg=name)
+
+
+def test_pictures_outside_the_frame_are_aligned_by_a_network_trained_first(fer2013, points, faces, tmp_path):
+    assert run(TINY, [fer2013, points, faces], tmp_path) == [1, 1, 2]
+    assert (tmp_path / "aligner" / "history.csv").is_file()
+    assert load_weights(tmp_path).header["data"]["faces"]["train"] == 12
+
+
+def test_folds_predict_every_row_once_by_a_network_that_did_not_see_it(fer2013, points, tmp_path):
+    run(TINY, [fer2013, points], tmp_path / "folds", folds=2)
+    stored = np.load(tmp_path / "folds" / "folds.npz")
+    assert len(stored["keys"]) == len(set(stored["keys"])) == 39 - len(held_rows(fer2013, points, tmp_path))
+    np.testing.assert_allclose(stored["probabilities"].sum(1), 1, atol=1e-5)
+
+    student = replace(TINY, expression=replace(TINY.expression, distill=0.5))
+    assert run(student, [fer2013, points], tmp_path / "student") == [1, 2]
+
+
+def held_rows(fer2013: Path, points: Path, tmp_path: Path) -> list[int]:
+    steps = prepare(
+        TINY, [load_dataset(fer2013), load_dataset(points)], tmp_path, choose_device("cpu"), False
+    )
+    with pytest.raises(StopIteration) as stopped:
+        next(steps)
+    return stopped.value.value.record["fer2013"]["held_out_rows"]
+
+
+def test_distillation_without_folds_says_what_to_do(fer2013, points, tmp_path):
+    student = replace(TINY, expression=replace(TINY.expression, distill=0.5))
+    with pytest.raises(ConfigError, match="train --folds first"):
+        run(student, [fer2013, points], tmp_path / "student")
+
+
+def test_pictures_without_any_points_cannot_be_aligned(faces, tmp_path):
+    with pytest.raises(DatasetError, match="keypoints"):
+        run(TINY, [faces], tmp_path)
+
+
+def test_held_out_rows_do_not_depend_on_order_and_keep_doubles_together():
+    keys = [content_hash(picture(seed)) for seed in [*range(30), 4, 4]]
+    mask = held_out(keys, 10)
+    assert 10 <= mask.sum() <= 12
+    assert mask[4] == mask[30] == mask[31]
+    np.testing.assert_array_equal(held_out(keys[::-1], 10), mask[::-1])
+    assert not held_out(keys, 0).any()
+
+
+def test_a_configuration_is_read_table_by_table(tmp_path):
+    file = tmp_path / "run.toml"
+    file.write_text(
+        'name = "x"\n[model]\nwidth = 24\nblocks = [1, 1, 2, 2]\n[fit]\nlearning_rate = 1\n'
+        "[keypoints]\naugment = { rotation = 5 }\n"
+    )
+    config = read_config(file)
+    assert (config.name, config.model.width, config.model.blocks) == ("x", 24, (1, 1, 2, 2))
+    assert config.fit.learning_rate == 1.0
+    assert config.keypoints.augment == AugmentConfig(rotation=5.0, low_resolution=0.3)
+    assert config.expression == TrainConfig().expression
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("[model]\nwidht = 3", "unknown key 'widht'"), ("[fitt]", "unknown key 'fitt'"), ("= 3", "as TOML")],
+)
+def test_a_wrong_configuration_is_refused(tmp_path, text, message):
+    file = tmp_path / "run.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        read_config(file)
+
+
+def test_the_shipped_configuration_is_readable():
+    config = read_config(Path(__file__).parents[1] / "configs" / "shipped.toml")
+    assert config.data.held_out["fer2013"] >= 3000
