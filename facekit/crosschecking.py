@@ -398,7 +398,7 @@ def _suspect_points(evaluation: Evaluation) -> tuple[NDArray[Any], ...]:
 
 
 def _seen(predictions: Predictions, weights: str | None, name: str) -> NDArray[np.bool_] | None:
-    """Tell which pictures are in the list of contents, 8 bytes each, that lies beside weights; None without it.
+    """Tell which pictures are in the list of contents, 8 bytes each, beside the weights; None without it.
 
     `weights` are as given, or None for shipped ones of which only the `name` is known.
     """

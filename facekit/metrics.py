@@ -156,7 +156,7 @@ def expression_metrics(
 def _expression_columns(
     truth: NDArray[np.int64], probabilities: Floats, found: NDArray[np.bool_]
 ) -> tuple[dict[str, Floats], NDArray[np.int64]]:
-    """Give what each row adds to the sums, and the confusion (C, C + 1); its last column are undetected faces."""
+    """Give what each row adds to the sums, and the confusion (C, C + 1), undetected faces last."""
     count, classes = probabilities.shape
     rows = np.arange(count)
     filled: Floats = np.where(found[:, None], probabilities, 0.0).astype(np.float64)
@@ -414,17 +414,13 @@ def bootstrap(
     intervals : dict of str to (low, high)
         Only of figures that are defined.
     """
-    rows = np.column_stack([column.reshape(len(column), -1) for column in columns.values()]).astype(
-        np.float64
-    )
+    sizes = [int(np.prod(column.shape[1:])) for column in columns.values()]
+    flat = [column.reshape(len(column), size) for column, size in zip(columns.values(), sizes, strict=True)]
+    rows = np.concatenate(flat, 1, dtype=np.float64)
 
     def of(sums: Floats) -> dict[str, Floats]:
-        parts, start = {}, 0
-        for name, column in columns.items():
-            stop = start + int(np.prod(column.shape[1:]))
-            parts[name] = sums[:, start:stop].reshape(len(sums), *column.shape[1:])
-            start = stop
-        return figures(parts)
+        parts = zip(columns.items(), np.split(sums, np.cumsum(sizes)[:-1], 1), strict=True)
+        return figures({name: part.reshape(-1, *column.shape[1:]) for (name, column), part in parts})
 
     estimates = {name: _number(values[0]) for name, values in of(rows.sum(0, keepdims=True)).items()}
     drawn = [of(weights @ rows) for weights in _resampled(len(rows), seed, replicates)]

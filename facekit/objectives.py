@@ -164,8 +164,8 @@ class ExpressionObjective:
     auxiliary : float
         Weight of each head besides the default one.
     early_share : float
-        Share of the epochs that a short run begins with: crops of `early_size` pixels a side, which cost less;
-        the rest of the run varies its crops as `late_augment` says.
+        Share of the epochs that a short run begins with: crops of `early_size` pixels a side, which cost
+        less; the rest of the run varies its crops as `late_augment` says.
     early_size : int
     late_augment : AugmentConfig
     """

@@ -38,7 +38,7 @@ def picture(seed: int) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def fer2013(tmp_path_factory) -> Path:
-    """Forty training rows, of which 0 and 1 are the same, and six PublicTest rows, of which one is row 2 again."""
+    """Forty training rows, 0 and 1 the same; six PublicTest rows, the first of which is row 2 again."""
     seeds = [0, 0, *range(2, 40)]
     rows = [f"{k % 7},{' '.join(map(str, picture(seed).ravel()))},Training" for k, seed in enumerate(seeds)]
     seeds = [2, *range(50, 55)]

@@ -4,8 +4,6 @@ import csv
 import json
 import os
 import stat
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -284,30 +282,6 @@ def test_memory_and_results_do_not_wait_for_the_last_picture(untrained, album, s
     assert [faces.error for faces in results] == [None, None]
 
 
-def test_as_a_program_with_a_terminal_on_stderr_only(untrained, album, tmp_path):
-    """The bar appears on the terminal; results that go to a file stay clean."""
-    import pty
-
-    terminal, stderr = pty.openpty()
-    command = [sys.executable, "-m", "facekit_cli.main", "predict", album, *FLAGS, "--weights", untrained]
-    with (tmp_path / "out.txt").open("w") as stdout:
-        done = subprocess.run([str(part) for part in command], stdout=stdout, stderr=stderr, check=False)
-    os.close(stderr)
-    shown = b""
-    try:
-        while part := os.read(terminal, 65536):
-            shown += part
-    except OSError:  # the terminal's end
-        pass
-    os.close(terminal)
-    assert done.returncode == 0
-    assert b"pictures" in shown
-    assert b"5/5" in shown
-    lines = (tmp_path / "out.txt").read_text().splitlines()
-    assert len(lines) == 5
-    assert all(": 1 face: " in line for line in lines)
-
-
 @pytest.fixture(scope="module")
 def astronaut(tmp_path_factory) -> Path:
     """NASA's portrait of Eileen Collins."""
@@ -338,7 +312,7 @@ def test_the_shipped_weights_find_the_astronaut_and_that_she_is_happy(facekit, a
     drawn = np.asarray(Image.open(tmp_path / "astronaut.jpg")).astype(int)
     changed = np.abs(drawn - np.asarray(Image.open(astronaut))).max(-1) > 60
     rows, columns = np.nonzero(changed)
-    x0, y0, x1, y1 = face["box"]
+    x0, y0, _, y1 = face["box"]
     assert x0 - 3 <= columns.min() <= x0 + 3
     assert y0 - 30 <= rows.min() <= y0 + 3
     assert y1 - 4 <= rows.max() <= y1 + 3
