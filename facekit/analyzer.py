@@ -130,7 +130,7 @@ class FaceAnalyzer:
         """
         inputs, single = as_inputs(x)
         if single:
-            return self._analyze([self._read(next(iter(inputs)), color)])[0]
+            return self._analyze([self._read(x, color)])[0].named(_name_of(x))
         return list(self.stream(inputs, color))
 
     def stream(self, inputs: Iterable[Any], color: Literal["rgb", "bgr"] = "rgb") -> Iterator[Faces]:

@@ -21,7 +21,7 @@ from facekit.data.fer2013 import join_ferplus
 from facekit.data.samples import Dataset
 from facekit.errors import DatasetError, ImageError
 from facekit.evaluation import Evaluation, choose_samples, default_boxes, measure
-from facekit.journal import Journal
+from facekit.journal import FILE, Journal
 from facekit.predictions import Boxes, Predictions, Predictor, Progress, read_ahead
 from facekit.reference import Reference, judge, voted_expressions
 from facekit.schema import EXPRESSIONS, MEAN_FACE
@@ -33,6 +33,10 @@ if TYPE_CHECKING:
 SUMMARY = "summary.json"
 UNDETECTED = "undetected"
 OTHER_LABEL = "label_outside_model"
+
+SECOND_OPINION = "ferplus"
+"""The expression head that is asked beside the default one how far a label can be trusted: it learnt from ten
+taggers a picture. On FER2013's PublicTest it lifts the share of planted errors that is found."""
 
 NEAR = 0.05
 """A point this near, in distances of the outer eye corners, counts as right for a confidence in keypoints."""
@@ -85,6 +89,8 @@ class CrossCheck:
     seen : (N,) bool or None
         Samples whose pictures were in the weights' training data; None where the weights do not say.
     reference : Reference or None
+    journal : Path or None
+        The file in which the predictions stand already.
     """
 
     evaluation: Evaluation
@@ -92,6 +98,7 @@ class CrossCheck:
     faults: dict[str, dict[str, Any]]
     seen: NDArray[np.bool_] | None
     reference: Reference | None
+    journal: Path | None = None
 
     @property
     def dataset(self) -> Dataset:
@@ -195,7 +202,7 @@ class CrossCheck:
         image_from_portrait = geometry.crop(square, size)
         portrait_from_image = geometry.invert(image_from_portrait)
         return (
-            geometry.warp(image, image_from_portrait, size),
+            geometry.warp_picture(image, image_from_portrait, size),
             geometry.apply(portrait_from_image, labelled),
             geometry.apply(portrait_from_image, predicted),
         )
@@ -272,7 +279,9 @@ def crosscheck(
         chosen = choose_samples(dataset, format, split, limit, seed, strict)
     trained = None if analyzer else weights
     analyzer = analyzer or FaceAnalyzer(device, detector, weights=weights)
-    predictor = Predictor(analyzer, boxes or default_boxes(chosen), head or DEFAULT_HEAD, tta)
+    heads = analyzer.backend.header["model"]["heads"]
+    second = SECOND_OPINION if head is None and SECOND_OPINION in heads else None
+    predictor = Predictor(analyzer, boxes or default_boxes(chosen), head or DEFAULT_HEAD, tta, second=second)
     finder = FaultFinder(chosen)
     predictions = _predict(chosen, predictor, None if out is None else Path(out), strict, progress, finder)
     if out_of_fold is not None:
@@ -286,6 +295,7 @@ def crosscheck(
         faults=finder.faults(),
         seen=_seen(evaluation.predictions, trained, analyzer.backend.name),
         reference=None if reference is None else _judge(evaluation, found),
+        journal=None if out is None else Path(out) / FILE,
     )
 
 
@@ -352,7 +362,7 @@ def _replace(predictions: Predictions, dataset: Dataset, file: Path) -> None:
     for place, row in enumerate(dataset.rows):
         probabilities = known.get(f"{dataset.name}:{row}")
         if probabilities is not None:
-            predictions.scores[place] = probabilities
+            predictions.scores[place], predictions.second[place] = probabilities, np.nan
             replaced += 1
     if not replaced:
         raise DatasetError(f"{file}: holds no row of {dataset.name}; give the file of a training on this set")
@@ -370,14 +380,16 @@ def _suspect_expressions(evaluation: Evaluation) -> tuple[NDArray[Any], ...]:
     labels = evaluation.dataset.labels
     labelled = [] if labels is None else [label is not None for label in labels]
     places = np.flatnonzero(labelled)
-    truth, probabilities = evaluation.truth[places], evaluation.predictions.scores[places]
+    truth, predictions = evaluation.truth[places], evaluation.predictions.select(places)
+    alone = np.isnan(predictions.second).any(1, keepdims=True)
+    probabilities = np.where(alone, predictions.scores, (predictions.scores + predictions.second) / 2)
     known = (truth >= 0) & metrics.detected(probabilities)
     scores, flagged = np.zeros(len(places)), np.zeros(len(places), np.bool_)
     scores[known] = suspects.self_confidence(truth[known], probabilities[known])
     flagged[known] = suspects.confidently_other(truth[known], probabilities[known])
     patterns = np.where(known, "", np.where(truth >= 0, UNDETECTED, OTHER_LABEL)).astype(object)
     tasks = np.full(len(places), "expression", object)
-    return places, tasks, scores, probabilities.max(1, initial=0.0), flagged, patterns
+    return places, tasks, scores, predictions.scores.max(1, initial=0.0), flagged, patterns
 
 
 def _suspect_points(evaluation: Evaluation) -> tuple[NDArray[Any], ...]:

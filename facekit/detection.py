@@ -231,10 +231,11 @@ class HaarDetector:
 
 def _load_cascades() -> tuple[Any, Any]:
     import cv2
-    import cv2.data
 
     if not hasattr(cv2, "CascadeClassifier"):
         raise DetectorError(f"OpenCV {cv2.__version__} has no Haar cascades: install opencv-python below 5")
+    import cv2.data
+
     folder = Path(cv2.data.haarcascades)
     paths = [folder / f"haarcascade_{kind}.xml" for kind in ("frontalface_default", "profileface")]
     cascades = [cv2.CascadeClassifier(str(path)) for path in paths]

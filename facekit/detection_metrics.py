@@ -24,7 +24,7 @@ class Matches:
     right : (D,) bool
         The detection is the best-scored one of a labelled face.
     best : (L,) float64
-        The score of the detection that each of the L labelled faces got, -1 where it got none.
+        The score of the detection that each of the L labelled faces got, -inf where it got none.
     pictures : int
     """
 
@@ -77,9 +77,9 @@ def match(
         order = np.argsort(-np.asarray(score), kind="stable")
         overlap = geometry.overlaps(np.asarray(box, np.float64)[order], np.asarray(face, np.float64))
         on_unsure = geometry.overlaps(np.asarray(box, np.float64)[order], np.asarray(unsure, np.float64))
-        best = np.full(len(face), -1.0)
+        best = np.full(len(face), -np.inf)
         for place, detection in enumerate(order):
-            open_ = np.where(best < 0, overlap[place], 0.0)
+            open_ = np.where(np.isneginf(best), overlap[place], 0.0)
             right = len(face) > 0 and open_.max() >= MATCH_OVERLAP
             if right:
                 best[open_.argmax()] = score[detection]

@@ -50,7 +50,6 @@ from facekit.weights import save_weights
 
 OVERLAP = 0.4
 """Boxes that overlap by more are the same face."""
-ASPECT = 1.0
 CELLS_A_FACE = 9
 LOWEST_LOGIT = -4.0
 

@@ -12,7 +12,6 @@ References
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ Array = Any
 Floats = NDArray[np.floating[Any]]
 
 SHRINK_LIMIT = 1.5
-"""Above this many image pixels a crop pixel, a warp averages over a grid of samples (a low-pass)."""
+"""From this many image pixels a crop pixel on, the image is reduced first (a low-pass)."""
 
 
 def apply(matrix: Array, points: Array) -> Array:
@@ -120,46 +119,64 @@ def scale_of(matrix: Array) -> Array:
     return abs(determinant) ** 0.5
 
 
-def samples_per_pixel(image_from_crop: Floats) -> int:
-    """Give the side of the grid of samples that a crop pixel averages, so that shrinking does not alias."""
-    scale = float(scale_of(image_from_crop))
-    return math.ceil(scale) if scale > SHRINK_LIMIT else 1
+def reduction(image_from_crop: Floats, image_size: tuple[int, int]) -> int:
+    """Give the whole factor by which an image is reduced before a crop is sampled from it.
+
+    It is the crop's own shrinking, rounded: 1 up to SHRINK_LIMIT. Bilinear sampling of what is left neither
+    aliases nor blurs, so that a large face looks to the network as a small one does.
+    """
+    return max(1, min(int(float(scale_of(image_from_crop)) + 0.5), *image_size))
 
 
-def refine(image_from_crop: Array, factor: float) -> Array:
-    """Give image_from_fine for a crop with `factor` times as many pixels a side over the same area."""
-    shift = (1 / factor - 1) / 2
-    fine = image_from_crop * 1.0
-    fine[..., 2] = image_from_crop[..., 2] + shift * image_from_crop[..., :2].sum(-1)
-    fine[..., :2] = image_from_crop[..., :2] / factor
-    return fine
+def reduce(image: NDArray[Any], factor: int) -> NDArray[Any]:
+    """Give the means of factor x factor blocks of an image (H, W), less what is over at the far edges."""
+    if factor == 1:
+        return image
+    import cv2
+
+    height, width = (side // factor for side in image.shape)
+    whole = image[: height * factor, : width * factor]
+    return np.asarray(cv2.resize(whole, (width, height), interpolation=cv2.INTER_AREA))
 
 
-def warp(image: NDArray[Any], image_from_crop: Floats, size: int) -> NDArray[Any]:
-    """Cut a size x size crop out of an image; outside the image the nearest edge pixel is repeated.
+def reduced_from_crop(image_from_crop: Array, factor: int) -> Array:
+    """Give the matrix (..., 2, 3) into the image that `reduce` gives."""
+    matrix = image_from_crop / factor
+    matrix[..., 2] -= (factor - 1) / (2 * factor)
+    return matrix
 
-    Sampling is bilinear by ``cv2.warpAffine``, which rounds places to 1/32 pixel; a crop that shrinks the
-    image by more than SHRINK_LIMIT averages a grid of samples a pixel.
+
+def warp(image: NDArray[Any], image_from_crop: Floats, size: int) -> NDArray[np.float32]:
+    """Cut a size x size crop out of a gray image; outside the image the nearest edge pixel is repeated.
+
+    Sampling is bilinear, at exact places and without rounding of values: the faces of a batch must not differ
+    from single ones by what rounding makes of the last bits of a matrix.
 
     Parameters
     ----------
-    image : (H, W) or (H, W, C) uint8 or float32
+    image : (H, W) uint8 or float32
     image_from_crop : (2, 3) float
     size : int
         Width and height of the crop, pixels.
 
     Returns
     -------
-    (size, size) or (size, size, C) array of the image's dtype
+    (size, size) float32, in the image's values
     """
-    import cv2
+    from scipy.ndimage import affine_transform
 
-    factor = samples_per_pixel(image_from_crop)
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    fine = refine(np.asarray(image_from_crop, np.float64), factor)
-    side = size * factor
-    cut = cv2.warpAffine(image, fine, (side, side), flags=flags, borderMode=cv2.BORDER_REPLICATE)
-    return cut if factor == 1 else cv2.resize(cut, (size, size), interpolation=cv2.INTER_AREA)
+    factor = reduction(image_from_crop, image.shape)
+    matrix = reduced_from_crop(np.asarray(image_from_crop, np.float64), factor)
+    linear, shift = matrix[::-1, 1::-1], matrix[::-1, 2]  # scipy counts rows first
+    cut = affine_transform(
+        reduce(image, factor), linear, shift, (size, size), np.float32, order=1, mode="nearest"
+    )
+    return np.asarray(cut)
+
+
+def warp_picture(image: NDArray[np.uint8], image_from_crop: Floats, size: int) -> NDArray[np.uint8]:
+    """Give `warp`'s crop as a picture (size, size) uint8."""
+    return np.rint(warp(image, image_from_crop, size)).astype(np.uint8)
 
 
 def theta(image_from_crop: Array, image_size: tuple[int, int], crop_size: tuple[int, int]) -> Array:

@@ -120,12 +120,14 @@ def _record(dataset: Dataset, place: int, part: Predictions, row: int, weights: 
 def _face(part: Predictions, row: int) -> dict[str, Any]:
     scores = dict(zip(EXPRESSIONS, _numbers(part.scores[row]), strict=True))
     label = max(scores, key=scores.__getitem__)
+    second = None if np.isnan(part.second[row, 0]) else part.second[row]
     return {
         "box": _numbers(part.boxes[row]),
         "score": _numbers(part.box_scores[row : row + 1])[0],
         "keypoints": dict(zip(KEYPOINTS, _numbers(part.points[row]), strict=True)),
         "sigma": dict(zip(KEYPOINTS, _numbers(part.sigma[row]), strict=True)),
         "expression": {"label": label, "confidence": scores[label], "scores": scores},
+        "second_opinion": second if second is None else dict(zip(EXPRESSIONS, _numbers(second), strict=True)),
     }
 
 
@@ -139,6 +141,8 @@ def _put(predictions: Predictions, place: int, record: dict[str, Any]) -> None:
         predictions.points[place] = list(face["keypoints"].values())
         predictions.sigma[place] = list(face["sigma"].values())
         predictions.scores[place] = list(face["expression"]["scores"].values())
+        if face["second_opinion"]:
+            predictions.second[place] = list(face["second_opinion"].values())
 
 
 def _numbers(values: NDArray[np.float32]) -> list[Any]:
@@ -153,7 +157,7 @@ def _name_of_run(dataset: Dataset, predictor: Predictor) -> str:
     digest = blake2b(digest_size=8)
     file = dataset.path.stat() if dataset.path.is_file() else None
     source = [str(dataset.path.resolve()), dataset.format, file and [file.st_size, file.st_mtime_ns]]
-    options = [backend.name, predictor.boxes, detector, predictor.head, predictor.tta]
+    options = [backend.name, predictor.boxes, detector, predictor.head, predictor.second, predictor.tta]
     digest.update(json.dumps([dict(backend.header), source, options]).encode())
     for column in (dataset.rows, dataset.points, dataset.boxes):
         digest.update(b"" if column is None else np.ascontiguousarray(column).tobytes())

@@ -49,6 +49,7 @@ class Predictions:
     points : (N, 15, 2) float32, image pixels, centres at integers
     sigma : (N, 15) float32, expected errors, image pixels
     scores : (N, 7) float32, calibrated probabilities of schema.EXPRESSIONS
+    second : (N, 7) float32, the same by a second expression head; NaN without one
     hashes : (N,) uint64, of the gray picture's content
     errors : (N,) object of str or None, why the picture could not be read
     """
@@ -59,6 +60,7 @@ class Predictions:
     points: NDArray[np.float32]
     sigma: NDArray[np.float32]
     scores: NDArray[np.float32]
+    second: NDArray[np.float32]
     hashes: NDArray[np.uint64]
     errors: NDArray[Any]
 
@@ -80,6 +82,7 @@ class Predictions:
             points=missing(len(KEYPOINTS), 2),
             sigma=missing(len(KEYPOINTS)),
             scores=missing(len(EXPRESSIONS)),
+            second=missing(len(EXPRESSIONS)),
             hashes=np.zeros(count, np.uint64),
             errors=np.full(count, None, object),
         )
@@ -110,6 +113,8 @@ class Predictor:
         Mean over the picture and its mirror.
     both : bool
         Also place keypoints where the expression does not need them: in FER2013's own frame.
+    second : str or None
+        Another expression head to ask.
     """
 
     analyzer: FaceAnalyzer
@@ -117,6 +122,7 @@ class Predictor:
     head: str = DEFAULT_HEAD
     tta: bool = False
     both: bool = True
+    second: str | None = None
 
     def __post_init__(self) -> None:
         """Raise ConfigError if the weights have no such head, or boxes are to come from elsewhere."""
@@ -208,13 +214,17 @@ class Predictor:
         found.boxes[:], found.box_scores[:], crops = self._faces(dataset, places, images)
         faces = np.flatnonzero(metrics.detected(crops))
         if dataset.fer2013_frame and self.boxes == "labels":
-            found.scores[:] = self._named(self._expressions_as_they_are(grays))
+            image_from_aligned = geometry.crop(_wholes(grays).astype(np.float64), ALIGNED_SIZE)
+            found.scores[:] = self._expressions(grays, faces, image_from_aligned, self.head)
             if self.both:
                 found.points[:], found.sigma[:] = find_keypoints(self.analyzer.backend, grays, faces, crops)
         elif len(faces):
             arrays = self.analyzer.describe(grays, faces, crops[faces], head=self.head, mirrored_too=self.tta)
+            image_from_aligned = arrays.image_from_aligned
             found.points[faces], found.sigma[faces] = arrays.points_image, arrays.sigma
-            found.scores[faces] = self._named(arrays.scores)
+            found.scores[faces] = self._named(arrays.scores, self.head)
+        if self.second and len(faces):
+            found.second[faces] = self._expressions(grays, faces, image_from_aligned, self.second)
         return found
 
     def _faces(
@@ -225,8 +235,7 @@ class Predictor:
         labelled = self._labelled_crops(dataset, places)
         marked = metrics.detected(labelled)
         if self.boxes == "labels":
-            wholes = np.array([(0, 0, image.shape[1], image.shape[0]) for image in images], np.float32)
-            unmarked = crop_boxes(wholes, WholePicture.crop_from_box)
+            unmarked = crop_boxes(_wholes(images), WholePicture.crop_from_box)
             crops = np.where(marked[:, None], labelled, unmarked)
             # As the detector would draw them, so that they lead to the same crops when they are read back.
             return crop_boxes(crops, _inverse(framing)), np.ones(len(images), np.float32), crops
@@ -256,25 +265,34 @@ class Predictor:
         crops[~(crops[:, 2] - crops[:, 0] >= 2)] = np.nan
         return np.asarray(crops, np.float32)
 
-    def _expressions_as_they_are(self, grays: Sequence[Image]) -> NDArray[np.float32]:
-        """Give the head's probabilities (B, C) of pictures that stand in stage 2's frame already."""
-        backend, each = self.analyzer.backend, np.arange(len(grays))
-        wholes = np.array([(0, 0, gray.shape[1], gray.shape[0]) for gray in grays], np.float64)
-        image_from_aligned = geometry.crop(wholes, ALIGNED_SIZE)
-        scores = find_expressions(backend, grays, each, image_from_aligned, self.head)
-        if not self.tta:
-            return scores
-        mirrored = geometry.compose(image_from_aligned, np.array(mirroring_matrix(ALIGNED_SIZE)))
-        return np.asarray((scores + find_expressions(backend, grays, each, mirrored, self.head)) / 2)
+    def _expressions(
+        self,
+        grays: Sequence[Image],
+        faces: NDArray[np.int64],
+        image_from_aligned: NDArray[np.float64],
+        head: str,
+    ) -> NDArray[np.float32]:
+        """Give a head's probabilities (N, 7) of faces whose place is known."""
+        backend = self.analyzer.backend
+        scores = find_expressions(backend, grays, faces, image_from_aligned, head)
+        if self.tta:
+            mirrored = geometry.compose(image_from_aligned, np.array(mirroring_matrix(ALIGNED_SIZE)))
+            other = find_expressions(backend, grays, faces, mirrored, head)
+            scores = np.asarray((scores + other) / 2, np.float32)
+        return self._named(scores, head)
 
-    def _named(self, scores: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Give the probabilities (B, 7) of schema.EXPRESSIONS among those (B, C) of the head's classes."""
+    def _named(self, scores: NDArray[np.float32], head: str) -> NDArray[np.float32]:
+        """Give the probabilities (N, 7) of schema.EXPRESSIONS among those (N, C) of a head's classes."""
         named = np.zeros((len(scores), len(EXPRESSIONS)), np.float32)
-        classes = list(self._heads[self.head])
+        classes = list(self._heads[head])
         for c, label in enumerate(EXPRESSIONS):
             if label in classes:
                 named[:, c] = scores[:, classes.index(label)]
         return np.asarray(named / named.sum(1, keepdims=True))
+
+
+def _wholes(images: Sequence[Image]) -> NDArray[np.float32]:
+    return np.array([(0, 0, image.shape[1], image.shape[0]) for image in images], np.float32)
 
 
 def _inverse(framing: BoxFraming) -> BoxFraming:

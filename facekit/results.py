@@ -112,7 +112,7 @@ class Face:
 
     def aligned(self) -> NDArray[np.uint8]:
         """Give the gray picture (48, 48) of the face as stage 2 saw it."""
-        return geometry.warp(to_gray(_pixels(self.image)), self.image_from_aligned, ALIGNED_SIZE)
+        return geometry.warp_picture(to_gray(_pixels(self.image)), self.image_from_aligned, ALIGNED_SIZE)
 
     def to_dict(self) -> dict[str, Any]:
         """Give the face as it stands in `facekit predict --json`."""

@@ -7,6 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# A shared machine is no place for time limits on single examples.
+settings.register_profile("facekit", deadline=None)
+settings.load_profile("facekit")
 
 
 @pytest.fixture(scope="session")

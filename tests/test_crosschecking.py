@@ -15,8 +15,10 @@ from facekit.data.catalog import load_dataset
 from facekit.data.files import strings
 from facekit.errors import DatasetError, ImageError
 from facekit.evaluation import evaluate
+from facekit.mirror import swap_sides
 from facekit.predictions import Predictor
 from facekit.schema import EXPRESSIONS
+from facekit.suspects import SWAPPED
 
 LABELS = {"happy": 40, "sad": 30, "neutral": 20, "contempt": 2}
 
@@ -62,9 +64,11 @@ def test_summary_is_the_evaluation_with_suspects_and_faults(folder, analyzer, tm
     assert told["reference"] is None
 
 
-def test_suspects_hold_every_label_with_scores_of_the_predictions(folder, analyzer):
+def test_suspects_hold_every_label_with_scores_of_both_heads(folder, analyzer):
     result = crosscheck(folder, analyzer=analyzer)
     table = result.to_frame()
+    heads = [evaluate(folder, analyzer=analyzer, head=head).predictions.scores for head in made.HEADS]
+    np.testing.assert_allclose(result.evaluation.predictions.second, heads[1], atol=1e-6)
     assert table["rank"].tolist() == list(range(1, 93))
     assert sorted(table["index"]) == list(range(92))
     assert table["score"].is_monotonic_decreasing
@@ -72,7 +76,8 @@ def test_suspects_hold_every_label_with_scores_of_the_predictions(folder, analyz
     rows = result.evaluation.to_frame().set_index("index")
     for _, row in table[table["label"] != "contempt"].iterrows():
         sample = rows.loc[row["index"]]
-        assert row["score"] == pytest.approx(1 - sample[row["label"]], abs=1e-5)
+        of_label = np.mean(heads, 0)[row["index"], EXPRESSIONS.index(row["label"])]
+        assert row["score"] == pytest.approx(1 - of_label, abs=1e-5)
         assert (row["predicted"], row["source"]) == (sample["predicted"], sample["source"])
         assert row["confidence"] == pytest.approx(sample["confidence"])
     others = table[table["label"] == "contempt"]
@@ -100,6 +105,12 @@ def test_an_interrupted_run_goes_on_to_the_same_result(folder, analyzer, tmp_pat
     assert resumed.to_json() == whole.to_json()
     assert file.read_bytes() == (tmp_path / "whole" / "predictions.jsonl").read_bytes()
     np.testing.assert_array_equal(resumed.evaluation.predictions.scores, whole.evaluation.predictions.scores)
+
+
+def test_a_head_that_is_named_is_asked_alone(folder, analyzer):
+    result = crosscheck(folder, analyzer=analyzer, head="ferplus", limit=10)
+    assert np.isnan(result.evaluation.predictions.second).all()
+    assert result.evaluation.head == "ferplus"
 
 
 def test_only_the_same_run_goes_on(folder, analyzer, tmp_path):
@@ -174,9 +185,11 @@ def test_predictions_out_of_fold_replace_those_of_the_model(analyzer, tmp_path):
     np.savez(tmp_path / "folds.npz", keys=keys, probabilities=probabilities)
     own = crosscheck(dataset, analyzer=analyzer)
     result = crosscheck(dataset, analyzer=analyzer, out_of_fold=tmp_path / "folds.npz")
-    expected = np.concatenate([probabilities, own.evaluation.predictions.scores[30:]])
+    of_model = own.evaluation.predictions
+    expected = np.concatenate([probabilities, of_model.scores[30:]])
     right = expected.argmax(1) == result.evaluation.truth
     assert result.evaluation.expression.accuracy == pytest.approx(right.mean())
+    expected[30:] = (of_model.scores[30:] + of_model.second[30:]) / 2
     scores = result.to_frame().sort_values("index")["score"]
     np.testing.assert_allclose(scores, 1 - expected[np.arange(40), result.evaluation.truth], atol=1e-5)
     np.savez(tmp_path / "other.npz", keys=np.array(["fer2013:1"]), probabilities=probabilities[:1])
@@ -204,7 +217,7 @@ def test_predictions_of_a_cross_check_read_back_as_labels_fit(folder, analyzer, 
     again = evaluate(load_dataset(tmp_path / "labels.jsonl"), analyzer=analyzer)
     assert again.expression.n == 92
     assert again.expression.accuracy == 1
-    assert again.keypoints.nme == pytest.approx(0, abs=1e-4)
+    assert again.keypoints.nme == pytest.approx(0, abs=2e-3)
 
 
 def test_pictures_are_drawn_with_points_where_they_lie(analyzer):
@@ -241,3 +254,27 @@ def test_a_clean_list_leaves_out_rows_with_faults(analyzer, tmp_path):
     assert [int(row["index"]) for row in rows] == [0, 1, 2, 3, 4, 6, 7, 10]
     assert count == len(rows)
     assert list(rows[0]) == ["index", "source", "split", "label", "suspect", "flagged"]
+
+
+@pytest.mark.data
+def test_shipped_weights_on_real_points(data_folder):
+    helen = load_dataset(data_folder / "landmarks68" / "helen_train")
+    chosen = evaluation.choose_samples(helen, limit=40)
+    chosen.points[5] = swap_sides(chosen.points[5])
+    result = crosscheck(chosen, device="cpu")
+    assert result.evaluation.boxes == "labels"
+    assert result.evaluation.keypoints.nme < 0.15
+    assert result.suspects.places[0] == 5
+    assert result.suspects.patterns[0] == SWAPPED
+    assert result.faults["swapped_sides"]["rows"] == [int(chosen.rows[5])]
+    assert result.seen is not None
+    assert 0 < result.seen.mean() <= 1
+
+
+@pytest.mark.data
+def test_shipped_weights_on_whole_pictures(data_folder, tmp_path):
+    result = crosscheck(data_folder / "muxspace", out=tmp_path, limit=25, device="cpu")
+    assert result.evaluation.boxes == "detector"
+    assert result.evaluation.expression.undetected < 15
+    page = report.write_report(result, tmp_path)
+    assert page.stat().st_size < 2_000_000

@@ -22,6 +22,14 @@ def test_each_face_is_found_once_by_its_best_detection() -> None:
     assert matches.false_positives(0.5) == 1
 
 
+def test_scores_may_be_logits() -> None:
+    boxes = np.array([[0.0, 0, 10, 10], [0, 0, 10, 9]])
+    matches = match([boxes], [np.array([-2.0, -3.0])], [FACE], [NONE])
+    assert matches.right.tolist() == [True, False]
+    assert matches.average_precision() == 1
+    assert matches.recall(-2.5) == 1
+
+
 def test_doubtful_labels_count_neither_way() -> None:
     boxes = np.array([[50.0, 50, 60, 60], [0, 0, 10, 10]])
     doubtful = np.array([[50.0, 50, 60, 61]])
@@ -38,7 +46,7 @@ def test_pictures_without_faces_or_detections_count() -> None:
 
 def test_average_precision_by_hand() -> None:
     right = np.array([True, False, True, False, True])
-    matches = Matches(np.array([0.9, 0.8, 0.7, 0.6, 0.5]), right, np.array([0.9, 0.7, 0.5, -1.0]), 1)
+    matches = Matches(np.array([0.9, 0.8, 0.7, 0.6, 0.5]), right, np.array([0.9, 0.7, 0.5, -np.inf]), 1)
     # Precision at the three finds: 1, 2/3, 3/5; made to fall it is the same; one face of four is never found.
     assert matches.average_precision() == pytest.approx((1 + 2 / 3 + 3 / 5) / 4)
 

@@ -71,9 +71,9 @@ def config(epochs: int, steps: int = 40) -> DetectorTrainConfig:
     return DetectorTrainConfig(
         name="made",
         model=DetectorConfig(stem=16, widths=(24, 32, 32), blocks=(0, 1, 1, 1), head=24),
-        fit=FitConfig(epochs=epochs, optimizer="adamw", learning_rate=1e-2, average=0.95, weight_decay=0.01),
-        views=ViewConfig(size=128, largest_face=70, pastes=1, mosaic=0.25, dark=0, low_resolution=0),
-        batch_size=12,
+        fit=FitConfig(epochs=epochs, optimizer="adamw", learning_rate=1e-2, average=0.9, weight_decay=0.01),
+        views=ViewConfig(size=96, largest_face=70, pastes=0, mosaic=0.25, dark=0, low_resolution=0),
+        batch_size=8,
         steps=steps,
         held_out={"made": 8},
     )
@@ -82,9 +82,9 @@ def config(epochs: int, steps: int = 40) -> DetectorTrainConfig:
 @pytest.fixture(scope="module")
 def trained(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("run")
-    records = list(train_detector(config(epochs=4), [scenes], out, device="cpu"))
-    assert records[-1].losses["detector"] < 0.6 * records[0].losses["detector"]
-    assert records[-1].figures["average_precision"] > 0.85
+    records = list(train_detector(config(epochs=3), [scenes], out, device="cpu"))
+    assert records[-1].losses["detector"] < 0.7 * records[0].losses["detector"]
+    assert records[-1].figures["average_precision"] > 0.8
     return out / "weights.safetensors"
 
 

@@ -76,15 +76,18 @@ def test_similarity_finds_the_matrix_that_moved_the_points(matrix):
     np.testing.assert_allclose(geometry.similarity(points, geometry.apply(matrix, points)), matrix, atol=1e-8)
 
 
-@given(matrices(), st.integers(2, 6))
-def test_refine_keeps_the_area_of_the_crop(matrix, factor):
-    size = 24
-    corners = np.array([[-0.5, -0.5], [size - 0.5, size - 0.5]])
-    fine_corners = (corners + 0.5) * factor - 0.5
-    expected = geometry.apply(matrix, corners)
-    np.testing.assert_allclose(
-        geometry.apply(geometry.refine(matrix, factor), fine_corners), expected, atol=1e-8
-    )
+@given(matrices(), st.integers(1, 6))
+def test_a_matrix_into_the_reduced_image_points_at_the_same_place(matrix, factor):
+    points = np.array([[0.0, 0.0], [23.0, 7.0]])
+    reduced = geometry.apply(geometry.reduced_from_crop(matrix, factor), points)
+    np.testing.assert_allclose((reduced + 0.5) * factor - 0.5, geometry.apply(matrix, points), atol=1e-8)
+
+
+def test_reduction_rounds_the_crops_shrinking():
+    boxes = [np.array([0.0, 0.0, 48 * s, 48 * s]) for s in (0.3, 1.0, 1.49, 1.51, 2.4, 2.6, 9.0)]
+    factors = [geometry.reduction(geometry.crop(box, 48), (1000, 1000)) for box in boxes]
+    assert factors == [1, 1, 1, 2, 2, 3, 9]
+    assert geometry.reduction(geometry.crop(boxes[-1], 48), (4, 700)) == 4
 
 
 @given(st.floats(0.6, 1.4), st.floats(-0.6, 0.6), st.floats(-3, 3), st.floats(-3, 3))
@@ -100,7 +103,11 @@ def test_a_blob_lands_where_the_matrix_says(scale, angle, dx, dy):
     expected = geometry.apply(geometry.invert(image_from_crop), blob_image[None])[0]
 
     cut = geometry.warp(picture, image_from_crop, size)
-    assert np.abs(centroid(cut) - expected).max() < 0.02
+    assert np.abs(centroid(cut) - expected).max() < 0.01
+
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    by_cv2 = cv2.warpAffine(picture, image_from_crop, (size, size), flags=flags)
+    assert np.abs(centroid(by_cv2) - expected).max() < 0.02
 
     theta = geometry.theta(image_from_crop, (width, height), (size, size))
     grid = F.affine_grid(torch.from_numpy(theta[None]).float(), [1, 1, size, size], align_corners=False)
@@ -125,10 +132,9 @@ def test_both_warps_cut_the_same_crop_and_do_not_alias(shrink):
     smooth = cv2.GaussianBlur(noise, (0, 0), 2.0)
     box = np.array([10.0, 20.0, 10 + 48 * shrink, 20 + 48 * shrink])
     matrix = geometry.crop(box, 48)
-    by_cv2 = geometry.warp(smooth, matrix, 48).astype(np.float32)
-    factor = geometry.samples_per_pixel(matrix)
-    by_torch = warp_on_device(torch.from_numpy(smooth), matrix[None], 48, factor)[0, 0].numpy() * 255
-    assert np.abs(by_cv2 - by_torch).mean() < 0.6
+    warped = geometry.warp(smooth, matrix, 48)
+    by_torch = warp_on_device(torch.from_numpy(smooth), matrix[None], 48)[0, 0].numpy() * 255
+    assert np.abs(warped - by_torch).mean() < 0.6
     if shrink >= 3:
         assert geometry.warp(noise, matrix, 48).std() < noise.std() * 0.6
 
@@ -150,3 +156,16 @@ def test_overlaps_of_known_boxes():
     first = np.array([[0.0, 0.0, 10.0, 10.0]])
     second = np.array([[0.0, 0.0, 10.0, 10.0], [5.0, 0.0, 15.0, 10.0], [20.0, 20.0, 30.0, 30.0]])
     np.testing.assert_allclose(geometry.overlaps(first, second), [[1, 1 / 3, 0]])
+
+
+def test_an_unmoved_crop_is_the_picture_itself():
+    picture = np.random.default_rng(0).integers(0, 256, (48, 48), np.uint8)
+    matrix = geometry.crop(np.array([0.0, 0.0, 48.0, 48.0]), 48)
+    np.testing.assert_array_equal(geometry.warp(picture, matrix, 48), picture)
+
+
+def test_a_matrix_that_hardly_differs_gives_hardly_another_crop():
+    picture = np.random.default_rng(0).integers(0, 256, (90, 90), np.uint8)
+    matrix = np.array([[1.0, 0.125, 10.0], [-0.125, 1.0, 20.0]])
+    crops = [geometry.warp(picture, matrix + offset, 48) for offset in (0.0, 1e-5)]
+    assert np.abs(crops[0] - crops[1]).max() < 0.5

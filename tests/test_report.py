@@ -118,6 +118,16 @@ def test_every_file_is_written_and_fits_the_result(analyzer, tmp_path):
             assert float(sample["nose_tip_x"]) == pytest.approx(face["keypoints"]["nose_tip"][0], abs=0.01)
 
 
+def test_predictions_of_another_run_are_replaced_and_its_own_stay(analyzer, tmp_path):
+    (tmp_path / "predictions.jsonl").write_text("from before")
+    result = point_result(analyzer)
+    write_report(result, tmp_path)
+    assert len((tmp_path / "predictions.jsonl").read_text().splitlines()) == 30
+    (tmp_path / "predictions.jsonl").write_text("by the run itself")
+    write_report(replace(result, journal=tmp_path / "predictions.jsonl"), tmp_path)
+    assert (tmp_path / "predictions.jsonl").read_text() == "by the run itself"
+
+
 def test_the_page_stands_alone_and_is_sound(analyzer):
     for result in (expression_result(analyzer), point_result(analyzer)):
         text = page(result)

@@ -81,7 +81,7 @@ def test_a_crop_ends_at_the_picture_and_is_never_empty(picture, box, shape):
 
 def test_the_aligned_picture_is_what_the_matrix_cuts(picture):
     face = made_face(picture)
-    expected = geometry.warp(to_gray(picture), face.image_from_aligned, 48)
+    expected = geometry.warp_picture(to_gray(picture), face.image_from_aligned, 48)
     assert face.aligned().dtype == np.uint8
     assert np.array_equal(face.aligned(), expected)
 

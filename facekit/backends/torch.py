@@ -105,18 +105,15 @@ class TorchBackend:
         (N, 1, size, size) float32, 0..1, on the device
         """
         if self.device.type == "cpu":
-            cut = np.empty((len(picture_of_face), 1, size, size), np.uint8)
+            cut = np.empty((len(picture_of_face), 1, size, size), np.float32)
             for face, picture in enumerate(picture_of_face):
                 cut[face, 0] = geometry.warp(grays[picture], image_from_crop[face], size)
-            return torch.from_numpy(cut).float().div_(255)
+            return torch.from_numpy(cut).div_(255)
         crops = torch.empty(len(picture_of_face), 1, size, size, device=self.device)
-        factors = np.array([geometry.samples_per_pixel(matrix) for matrix in image_from_crop])
         for picture in np.unique(picture_of_face):
             gray = torch.from_numpy(grays[picture]).to(self.device, non_blocking=True)
-            of_picture = picture_of_face == picture
-            for factor in np.unique(factors[of_picture]):
-                faces = np.flatnonzero(of_picture & (factors == factor))
-                crops[faces] = warp_on_device(gray, image_from_crop[faces], size, int(factor))
+            faces = np.flatnonzero(picture_of_face == picture)
+            crops[faces] = warp_on_device(gray, image_from_crop[faces], size)
         return crops
 
     @torch.inference_mode()
@@ -140,26 +137,37 @@ class TorchBackend:
         return normalised.to(self.dtype).contiguous(memory_format=torch.channels_last)
 
 
-def warp_on_device(gray: Tensor, image_from_crop: NDArray[np.float64], size: int, factor: int = 1) -> Tensor:
-    """Cut crops out of one gray picture where it lies, by ``grid_sample``.
+def warp_on_device(gray: Tensor, image_from_crop: NDArray[np.float64], size: int) -> Tensor:
+    """Cut crops out of one gray picture where it lies, as geometry.warp does, by ``grid_sample``.
 
     Parameters
     ----------
     gray : (H, W) uint8 tensor
     image_from_crop : (N, 2, 3) float64
     size : int
-    factor : int
-        Side of the grid of samples that a pixel averages, see geometry.samples_per_pixel.
 
     Returns
     -------
     (N, 1, size, size) float32, 0..1
     """
     height, width = gray.shape
-    side, count = size * factor, len(image_from_crop)
-    theta = geometry.theta(geometry.refine(image_from_crop, factor), (width, height), (side, side))
-    matrices = torch.from_numpy(theta).to(gray.device, torch.float32)
-    grid = F.affine_grid(matrices, [count, 1, side, side], align_corners=False)
-    picture = (gray.float() / 255)[None, None].expand(count, -1, -1, -1)
-    fine = F.grid_sample(picture, grid, mode="bilinear", padding_mode="border", align_corners=False)
-    return fine if factor == 1 else F.avg_pool2d(fine, factor)
+    crops = torch.empty(len(image_from_crop), 1, size, size, device=gray.device)
+    factors = np.array([geometry.reduction(matrix, (height, width)) for matrix in image_from_crop])
+    for factor in np.unique(factors).tolist():
+        faces = np.flatnonzero(factors == factor)
+        reduced = F.avg_pool2d((gray.float() / 255)[None, None], factor)
+        matrices = geometry.reduced_from_crop(image_from_crop[faces], factor)
+        theta = geometry.theta(matrices, (width // factor, height // factor), (size, size))
+        grid = F.affine_grid(
+            torch.from_numpy(theta).to(gray.device, torch.float32),
+            [len(faces), 1, size, size],
+            align_corners=False,
+        )
+        crops[faces] = F.grid_sample(
+            reduced.expand(len(faces), -1, -1, -1),
+            grid,
+            mode="bilinear",
+            padding_mode="border",
+            align_corners=False,
+        )
+    return crops

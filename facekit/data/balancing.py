@@ -36,7 +36,7 @@ class _Copy:
             planes = mirror_image(np.moveaxis(np.atleast_3d(image), -1, 0))
             image = np.ascontiguousarray(np.moveaxis(planes, 0, -1)).reshape(image.shape)
         image_from_copy = geometry.invert(self.copy_from_image(height, width))
-        return geometry.warp(image, image_from_copy, max(height, width))[:height, :width]
+        return geometry.warp_picture(image, image_from_copy, max(height, width))[:height, :width]
 
 
 def balanced(dataset: Dataset, seed: int = 0) -> Dataset:

@@ -28,7 +28,7 @@ FACES = "faces.csv"
 COLUMNS = ("x0", "y0", "x1", "y1", "score")
 FACE, DOUBTFUL, NONE = 1, 2, 0
 """Kinds of labels: a face; neither face nor background; no label (padding)."""
-CERTAIN = 0.6
+CERTAIN = 0.7
 """Labels with at least this score are faces; those below are doubtful."""
 SMALLEST = 8.0
 """Faces with a shorter longer side are doubtful, pixels."""

@@ -147,7 +147,7 @@ def keypoint_samples(
     kept = []
     for place, gray in read_pictures(dataset, skipped):
         if usable[place]:
-            canvases[place, 0] = geometry.warp(gray, image_from_canvas[place], KEYPOINT_CANVAS)
+            canvases[place, 0] = geometry.warp_picture(gray, image_from_canvas[place], KEYPOINT_CANVAS)
             kept.append(place)
     _log.info("%s: %d faces with points", dataset.name, len(kept))
     samples = KeypointSamples(
@@ -197,7 +197,7 @@ def expression_canvases(
                 skipped.append(Skipped(int(dataset.rows[place]), str(dataset.sources[place]), reason))
                 continue
             inner = np.array([[1.0, 0.0, -margin], [0.0, 1.0, -margin]])
-            canvases.append(geometry.warp(gray, geometry.compose(matrix, inner), EXPRESSION_CANVAS))
+            canvases.append(geometry.warp_picture(gray, geometry.compose(matrix, inner), EXPRESSION_CANVAS))
             places.append(place)
     return np.stack(canvases), np.array(places, np.int64)
 

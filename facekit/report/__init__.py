@@ -36,7 +36,7 @@ def write_report(result: CrossCheck, out: str | Path) -> Path:
     ----------
     result : CrossCheck
     out : path
-        A folder, made if it is not there. A predictions.jsonl that is in it stays: the run wrote it.
+        A folder, made if it is not there. The predictions.jsonl that the cross-check wrote into it stays.
 
     Returns
     -------
@@ -45,7 +45,7 @@ def write_report(result: CrossCheck, out: str | Path) -> Path:
     """
     folder = Path(out)
     evaluation = result.evaluation
-    if not (folder / FILE).exists():
+    if result.journal is None or result.journal.resolve() != (folder / FILE).resolve():
         write_journal(folder / FILE, evaluation.dataset, evaluation.predictions, evaluation.weights)
     write_table(folder / "predictions.csv", sample_rows(evaluation.dataset, evaluation.predictions))
     write_table(folder / "suspects.csv", result.rows(), SUSPECT_COLUMNS)

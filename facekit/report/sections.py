@@ -115,9 +115,11 @@ def _expression_mix(result: CrossCheck) -> str:
         bars = [parts.bar(value, parts.percent(value)) for value in (share, expected)]
         rows.append([label, f"{counts[c]:,}", *bars])
     head = ["expression", "faces", "share", "mean probability"]
-    return parts.note(
-        "The dataset has no expression labels; this is the mix of expressions that the model sees."
-    ) + parts.table(head, rows, numbers=(1,))
+    lacking = (
+        "expression labels" if result.dataset.labels is None else "label that is one of the model's seven"
+    )
+    remark = f"The dataset has no {lacking}; this is the mix of expressions that the model sees."
+    return parts.note(remark) + parts.table(head, rows, numbers=(1,))
 
 
 def keypoints(result: CrossCheck) -> str:
