@@ -228,7 +228,7 @@ class PictureAligner:
 
 
 def measure_frame(
-    backend: TorchBackend, labelled: Sequence[Dataset], crop_factor: float, count: int = 4000
+    backend: TorchBackend, labelled: Sequence[Dataset], crop_factor: float, count: int = 1500
 ) -> NDArray[np.float64]:
     """Measure where FER2013's faces stand: the median place of schema.ALIGNED_POINTS in its first pictures.
 

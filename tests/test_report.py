@@ -88,7 +88,10 @@ def expression_result(analyzer, **columns):
 
 
 def point_result(analyzer):
-    dataset = made.point_set(30)
+    """Give the cross-check of a made set of 30 colour pictures with points, one face of them shifted."""
+    dataset = made.point_set(
+        30, load=lambda place: np.dstack([made.picture(place + k, 120) for k in range(3)])
+    )
     predicted = dataset.points + np.random.default_rng(0).normal(0, 0.5, dataset.points.shape)
     dataset.points[4] += 20
     return result_of(dataset, made.predictions_of(dataset, points=predicted), analyzer)
@@ -197,6 +200,7 @@ def test_tiles_show_the_face_with_its_points(analyzer):
     embedded = re.search(r"base64,([^\"]+)", tile)
     shown = Image.open(io.BytesIO(base64.b64decode(embedded[1])))
     assert shown.width == shown.height <= 160
+    assert shown.mode == "RGB"
     box = re.search(r'viewBox="-0.5 -0.5 (\d+) (\d+)"', tile)
     assert (int(box[1]), int(box[2])) == shown.size
     places = [float(x) for x in re.findall(r'class="predicted" cx="(-?[\d.]+)"', tile)]
