@@ -60,6 +60,7 @@ class KeypointConfig:
     every: int = 2
     weight: float = 0.1
     augment: AugmentConfig = AugmentConfig(rotation=30.0, low_resolution=0.3)
+    late_augment: AugmentConfig = AugmentConfig(rotation=30.0, low_resolution=0.3)
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,6 @@ class ExpressionConfig:
     batch_size: int = 128
     smoothing: float = 0.1
     auxiliary: float = 0.2
-    early_share: float = 0.0
     early_size: int = 48
     distill: float = 0.0
     augment: AugmentConfig = AugmentConfig()

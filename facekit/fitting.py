@@ -46,6 +46,8 @@ class FitConfig:
         Decay a step of the exponential moving average of the weights, which is what is evaluated and kept.
     clip : float
         Largest norm of the gradient.
+    early_share : float
+        Share of the epochs that belong to the early phase, see the objectives; 0: there is none.
     seed : int
     compiled : bool
         Compile the network (torch.compile); pays on accelerators after some minutes.
@@ -58,6 +60,7 @@ class FitConfig:
     warmup: float = 0.05
     average: float = 0.999
     clip: float = 5.0
+    early_share: float = 0.0
     seed: int = 0
     compiled: bool = False
 

@@ -80,6 +80,10 @@ class KeypointObjective:
         It takes part in each `every`-th step.
     weight : float
         Of a pixel of distance, against a nat of expression loss.
+    early_share : float
+        Share of the epochs that `augment` is for; the rest of the run varies its crops as `late_augment`
+        says.
+    late_augment : AugmentConfig
     """
 
     name = "keypoints"
@@ -94,17 +98,22 @@ class KeypointObjective:
         batch_size: int,
         every: int = 1,
         weight: float = 0.1,
+        early_share: float = 0.0,
+        late_augment: AugmentConfig | None = None,
     ) -> None:
         self.train, self.held_out, self.augment = train, held_out, augment
         self.mean, self.std = mean, std
         self.batch_size, self.every, self.weight = batch_size, every, weight
+        self.early_share, self.late_augment = early_share, late_augment or augment
+        self._augment = augment
 
     def batches(self) -> int:
         """Count the batches of an epoch."""
         return max(1, int(self.train.draws.sum()) // self.batch_size)
 
-    def start_epoch(self, done: float, generator: Generator) -> None:
-        """Nothing to draw: each batch is drawn with replacement by the samples' weights."""
+    def start_epoch(self, done: float, generator: Generator) -> None:  # noqa: ARG002
+        """Choose the augmentation; each batch is drawn with replacement by the samples' weights."""
+        self._augment = self.augment if done < self.early_share or not self.early_share else self.late_augment
 
     def loss(self, network: nn.Module, step: int, generator: Generator) -> Tensor:  # noqa: ARG002
         """Give the loss () of a batch."""
@@ -113,7 +122,7 @@ class KeypointObjective:
             self.train.canvases[index],
             self.train.points_canvas[index],
             INPUT_SIZE["keypoints"],
-            self.augment,
+            self._augment,
             generator,
         )
         points, sigma = network((crops - self.mean) / self.std, "keypoints")

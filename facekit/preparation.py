@@ -263,4 +263,6 @@ def keypoint_objective(config: TrainConfig, prepared: Prepared, device: torch.de
         settings.batch_size,
         settings.every,
         settings.weight,
+        config.fit.early_share,
+        settings.late_augment,
     )

@@ -149,7 +149,7 @@ def build_objectives(
                 part.batch_size,
                 part.smoothing,
                 part.auxiliary,
-                part.early_share,
+                config.fit.early_share,
                 part.early_size,
                 part.late_augment,
             )
