@@ -147,24 +147,26 @@ def reduced_from_crop(image_from_crop: Array, factor: int) -> Array:
 
 
 def warp(image: NDArray[Any], image_from_crop: Floats, size: int) -> NDArray[np.float32]:
-    """Cut a size x size crop out of a gray image; outside the image the nearest edge pixel is repeated.
+    """Cut a size x size crop out of an image; outside the image the nearest edge pixel is repeated.
 
     Sampling is bilinear, at exact places and without rounding of values: the faces of a batch must not differ
     from single ones by what rounding makes of the last bits of a matrix.
 
     Parameters
     ----------
-    image : (H, W) uint8 or float32
+    image : (H, W) or (H, W, C) uint8 or float32
     image_from_crop : (2, 3) float
     size : int
         Width and height of the crop, pixels.
 
     Returns
     -------
-    (size, size) float32, in the image's values
+    (size, size) or (size, size, C) float32, in the image's values
     """
     from scipy.ndimage import affine_transform
 
+    if image.ndim == 3:
+        return np.stack([warp(channel, image_from_crop, size) for channel in np.moveaxis(image, 2, 0)], 2)
     factor = reduction(image_from_crop, image.shape)
     matrix = reduced_from_crop(np.asarray(image_from_crop, np.float64), factor)
     linear, shift = matrix[::-1, 1::-1], matrix[::-1, 2]  # scipy counts rows first
@@ -175,7 +177,7 @@ def warp(image: NDArray[Any], image_from_crop: Floats, size: int) -> NDArray[np.
 
 
 def warp_picture(image: NDArray[np.uint8], image_from_crop: Floats, size: int) -> NDArray[np.uint8]:
-    """Give `warp`'s crop as a picture (size, size) uint8."""
+    """Give `warp`'s crop as a picture, uint8."""
     return np.rint(warp(image, image_from_crop, size)).astype(np.uint8)
 
 

