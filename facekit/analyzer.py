@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
@@ -131,7 +133,7 @@ class FaceAnalyzer:
         inputs, single = as_inputs(x)
         if single:
             return self._analyze([self._read(x, color)])[0].named(_name_of(x))
-        return list(self.stream(inputs, color))
+        return [self._without_pixels(faces, color) for faces in self.stream(inputs, color)]
 
     def stream(self, inputs: Iterable[Any], color: Literal["rgb", "bgr"] = "rgb") -> Iterator[Faces]:
         """Analyse pictures one after the other, `batch_size` at a time, holding no more of them than that."""
@@ -146,6 +148,12 @@ class FaceAnalyzer:
                     yield Faces.failed(name, self.backend.name, str(picture))
                 else:
                     yield next(analysed).named(name)
+
+    def _without_pixels(self, faces: Faces, color: Literal["rgb", "bgr"]) -> Faces:
+        """Let a file's picture go, to be read again when it is drawn: a list may be of thousands."""
+        if faces.name is None or faces.error is not None or not Path(faces.name).is_file():
+            return faces
+        return faces.rereading(partial(self._read, faces.name, color))
 
     def _read(self, source: Any, color: Literal["rgb", "bgr"]) -> NDArray[np.uint8]:
         return read_image(source, color=color, max_pixels=self.max_pixels, allow_private=self.allow_private)

@@ -31,11 +31,11 @@ LARGEST_OF_FACE: Final = 2.55
 """Expected largest of 15 errors that follow the error model, in units of sigma."""
 
 EXCESS: Final = 2.0
-"""Faces are flagged whose errors are this many times what sigma expects: 0.4 to 3% of the faces of Helen, AFW,
+"""Faces are flagged whose errors are this many times what sigma expects: .3 to 3% of the faces of Helen, AFW,
 YouTube Faces and MTFL as they are, and nearly all with points moved by 15% of the distance of the eyes."""
 
 EXPLAINED: Final = 2 / 3
-"""A pattern explains a face if undoing it leaves less than this share of the excess, and the face unflagged."""
+"""A pattern explains a face if undoing it leaves less than this share of the excess."""
 
 
 def self_confidence(labels: NDArray[np.integer[Any]], probabilities: Floats) -> Floats:
@@ -144,14 +144,14 @@ def _excess(errors: Floats, sigma: Floats) -> Floats:
 
 def _pattern(labelled: Floats, predicted: Floats, errors: Floats, sigma: Floats) -> str:
     """Name what one flagged face's errors (15, 2) look like: the change that would explain them away."""
-    enough = np.minimum(_excess(errors, sigma) * EXPLAINED, EXCESS)
+    enough = _excess(errors, sigma) * EXPLAINED
     swapped, _ = face_frame_errors(swap_sides(labelled)[None], predicted[None], sigma[None])
     if _excess(swapped[0], sigma) < enough:
         return SWAPPED
     lengths = np.linalg.norm(errors, axis=-1) / sigma
     without = errors.copy()
     without[np.nanargmax(lengths)] = np.nan
-    if _excess(without, sigma) < enough:
+    if _excess(without, sigma) < np.minimum(enough, EXCESS):
         return ASTRAY
     if _excess(errors - _median(errors), sigma) < enough:
         return SHIFTED

@@ -115,6 +115,16 @@ def test_in_a_list_a_bad_input_keeps_its_place(analyzer, tmp_path):
         analyzer(bad)
 
 
+def test_a_list_of_files_does_not_hold_their_pictures(analyzer, tmp_path):
+    path = tmp_path / "portrait.png"
+    Image.fromarray(astronaut()).save(path)
+    (listed,), alone = analyzer([path]), analyzer(path)
+    assert callable(listed.image)
+    assert not callable(alone.image)
+    np.testing.assert_array_equal(listed.draw(), alone.draw())
+    np.testing.assert_array_equal(listed[0].aligned(), alone[0].aligned())
+
+
 def test_one_input_gives_faces_and_many_give_a_list_in_any_form(analyzer):
     picture = astronaut()
     assert len(analyzer(picture)) == 1

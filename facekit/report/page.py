@@ -32,7 +32,7 @@ METHOD = {
     "error that the model expects there. A face's excess x is their mean, or the largest over "
     f"{LARGEST_OF_FACE} (what the largest of 15 is expected to be), whichever is more. The score is "
     f"x / (1 + x); faces above x = {EXCESS:g} are flagged. A pattern names the one change that would explain "
-    "at least half of the excess: left and right swapped, the whole face shifted, one point astray.",
+    "a third of the excess or more: left and right swapped, the whole face shifted, one point astray.",
 }
 
 
