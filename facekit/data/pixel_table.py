@@ -292,9 +292,10 @@ def _stored(stem: Path) -> PixelTable | None:
         pixels = np.load(pixels_file, mmap_mode="r", allow_pickle=False)
         with rows_file.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             arrays = dict(stored)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        faults = dict(zip(arrays["faulty"].tolist(), arrays["reasons"].tolist(), strict=True))
+        rows = arrays["rows"]
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         _log.warning("%s: broken, so the CSV file is parsed again: %s", pixels_file, error)
         return None
     columns = {name.partition(":")[2]: column for name, column in arrays.items() if ":" in name}
-    faults = dict(zip(arrays["faulty"].tolist(), arrays["reasons"].tolist(), strict=True))
-    return PixelTable(pixels, arrays["rows"], columns, faults)
+    return PixelTable(pixels, rows, columns, faults)
