@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors.numpy import load_file, save
 
 from facekit import geometry
 from facekit.alignment import align
@@ -37,11 +38,9 @@ from facekit.images import to_gray
 from facekit.keypoints import find_keypoints
 from facekit.model import SharedNetwork
 from facekit.objectives import KeypointObjective
-from facekit.schema import ALIGNED_POINTS
+from facekit.schema import ALIGNED_POINTS, PIXEL_MEAN, PIXEL_STD
 from facekit.weights import Weights
-
-MEAN, STD = 129.4 / 255, 65.1 / 255
-"""Mean and standard deviation of FER2013's pixels."""
+from facekit.writing import write_atomically
 
 S = TypeVar("S", KeypointSamples, ExpressionSamples)
 
@@ -105,11 +104,13 @@ def prepare(
         frame = measure_frame(backend, labelled, config.data.crop_factor)
     expressions = {}
     for dataset in labelled:
-        aligner = None
-        if backend is not None and frame is not None:
+        if backend is None or frame is None or dataset.fer2013_frame:
+            canvases, places = expression_canvases(dataset, None, skipped)
+        else:
             detector = make_detector("auto" if dataset.whole_pictures else "none")
             aligner = PictureAligner(backend, detector, frame, config.data.crop_factor)
-        canvases, places = expression_canvases(dataset, aligner, skipped)
+            file = out / "aligner" / f"{dataset.name}.safetensors"
+            canvases, places = _aligned_canvases(dataset, aligner, file, resume, skipped)
         hashes = [content_hash(canvas) for canvas in canvases]
         fresh = np.array([hash_ not in others for hash_ in hashes])
         canvases, shown = canvases[fresh], dataset.select(places[fresh])
@@ -120,6 +121,18 @@ def prepare(
         expressions[dataset.name] = _part(config, shown, faces)
         _log.info("%s: %d faces with expressions", dataset.name, len(faces))
     return Prepared(keypoints, expressions, frame, _record(keypoints, expressions), skipped)
+
+
+def _aligned_canvases(
+    dataset: Dataset, aligner: PictureAligner, file: Path, resume: bool, skipped: list[Skipped]
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Cut stage 2's canvases, or read those that the run which is resumed has cut."""
+    if resume and file.is_file():
+        stored = load_file(file)
+        return stored["canvases"], stored["places"]
+    canvases, places = expression_canvases(dataset, aligner, skipped)
+    write_atomically(file, save({"canvases": canvases, "places": places}))
+    return canvases, places
 
 
 def _train_rows(dataset: Dataset) -> Dataset:
@@ -189,7 +202,7 @@ def _train_aligner(
 
 def stage_1(network: SharedNetwork, device: torch.device) -> TorchBackend:
     """Give a network's keypoint stage as a backend."""
-    header = {"mean": MEAN, "std": STD, "sigma_factor": 1.0}
+    header = {"mean": PIXEL_MEAN, "std": PIXEL_STD, "sigma_factor": 1.0}
     return TorchBackend(Weights("stage-1", network, header, ""), str(device), "fp32")
 
 
@@ -258,8 +271,8 @@ def keypoint_objective(config: TrainConfig, prepared: Prepared, device: torch.de
         to_device(train, device),
         to_device(join(held), device),
         settings.augment,
-        MEAN,
-        STD,
+        PIXEL_MEAN,
+        PIXEL_STD,
         settings.batch_size,
         settings.every,
         settings.weight,
