@@ -8,6 +8,7 @@ import pytest
 from data.small_sets import write_fer2013
 from PIL import Image
 
+from facekit import preparation
 from facekit.augmentation import AugmentConfig
 from facekit.backends.torch import choose_device
 from facekit.configuration import DataConfig, ExpressionConfig, KeypointConfig, TrainConfig, read_config
@@ -108,6 +109,14 @@ def test_pictures_outside_the_frame_are_aligned_by_a_network_trained_first(fer20
     assert run(TINY, [fer2013, points, faces], tmp_path) == [1, 1, 2]
     assert (tmp_path / "aligner" / "history.csv").is_file()
     assert load_weights(tmp_path).header["data"]["faces"]["train"] == 12
+
+
+def test_a_resumed_run_does_not_align_again(fer2013, points, faces, tmp_path, monkeypatch):
+    run(TINY, [fer2013, points, faces], tmp_path)
+    first = (tmp_path / "weights.safetensors").read_bytes()
+    monkeypatch.setattr(preparation.PictureAligner, "__call__", None)
+    run(TINY, [fer2013, points, faces], tmp_path, resume=True)
+    assert (tmp_path / "weights.safetensors").read_bytes() == first
 
 
 def test_folds_predict_every_row_once_by_a_network_that_did_not_see_it(fer2013, points, tmp_path):
