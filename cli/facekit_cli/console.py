@@ -55,20 +55,35 @@ def _fail(text: str) -> NoReturn:
 
 
 @contextmanager
-def progress(label: str) -> Iterator[Callable[[int, int], None]]:
-    """Give a function to call with what is done and what there is to do; a bar shows it on a terminal."""
+def progress(label: str, rate: str | None = None) -> Iterator[Callable[[int, int | None], None]]:
+    """Give a function to call with what is done and what there is to do; a bar shows it on a terminal.
+
+    The bar also shows the speed where its unit is given, such as "frames/s".
+    """
     if not sys.stderr.isatty():
         yield lambda _done, _total: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    speed = [TextColumn(f"{{task.fields[speed]}} {rate}")] if rate else []
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        *speed,
+        TimeRemainingColumn(),
+    )
     with Progress(
         *columns,
         console=Console(stderr=True),
         transient=True,
         redirect_stdout=sys.stdout.isatty(),  # else results meant for a file would land on the terminal
     ) as bar:
-        task = bar.add_task(label, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+        task = bar.add_task(label, total=None, speed="-")
+
+        def tick(done: int, total: int | None) -> None:
+            speed = bar.tasks[0].finished_speed or bar.tasks[0].speed
+            bar.update(task, completed=done, total=total, speed="-" if speed is None else f"{speed:.1f}")
+
+        yield tick
