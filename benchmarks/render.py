@@ -1,114 +1,102 @@
-"""Write the tables of README and docs from the results files.
+"""Write the tables and plots of README and docs from the results files.
 
     python benchmarks/render.py [--check]
 
-A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``; what is between them is replaced. With
---check nothing is written, and the exit status says whether a page is stale.
+A table stands between ``<!-- table: NAME -->`` and ``<!-- end -->``, a plot between ``<!-- plot: NAME -->``
+and that; what is between them is replaced. Plots lie in ``docs/images/``. Of several results the newest full
+one counts; what has none is "not yet measured". With --check nothing is written, and the exit status says
+whether a page or a plot is stale.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import sys
-from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+
+from tables import PLOTS, TABLES, Result, caption
 
 import facekit
 
 ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "benchmarks" / "results" / facekit.__version__
-MARK = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-
-Result = dict[str, Any]
+MARK = re.compile(r"(<!-- (table|plot): (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
+NOT_YET = "Not yet measured.\n"
 
 
-def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Give a Markdown table."""
-    head = list(head)
-    lines = [head, ["---"] * len(head), *(list(row) for row in rows)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+def newest(results: Path, suite: str, device: str) -> Result | None:
+    """Give the newest full result of a suite on "cpu" or an "accelerator"; None where there is none."""
+    found = []
+    for path in results.glob(f"{suite}--*.json"):
+        _, _, on, *quick = path.stem.split("--")
+        if not quick and (on == "cpu") == (device == "cpu"):
+            result: Result = {**json.loads(path.read_text()), "device": device}
+            found.append((result["date"], path.name, result))
+    return max(found)[-1] if found else None
 
 
-def percent(figure: float | None, interval: Iterable[float] | None = None) -> str:
-    """Give a share as a percentage, with its interval."""
-    if figure is None:
-        return "-"
-    tail = "" if interval is None else " ({:.1f} to {:.1f})".format(*(100 * limit for limit in interval))
-    return f"{100 * figure:.1f}%{tail}"
+def render(text: str, page: Path, results: Path) -> str:
+    """Replace the tables and plots of a page.
 
-
-def accuracy(result: Result) -> str:
-    """Give the figures of the shipped weights, a line a set."""
-    rows = []
-    for name, told in result["sets"].items():
-        if told["expression"]:
-            figures, ci = told["expression"], told["expression"]["ci95"]
-            rows.append(
-                (
-                    name,
-                    f"{figures['n']:,}",
-                    percent(figures["accuracy"], ci["accuracy"]),
-                    percent(figures["balanced_accuracy"]),
-                    percent(figures["ece"]),
-                )
-            )
-    return table(("expressions", "n", "accuracy (95% interval)", "balanced", "calibration error"), rows)
-
-
-def keypoints(result: Result) -> str:
-    """Give the keypoint errors of the shipped weights."""
-    plain, jittered = result["sets"]["Helen, held out"]["keypoints"], result["Helen, held out, jittered"]
-    rows = [
-        (name, str(figures["n"]), percent(figures["nme"], figures["ci95"]["nme"]), percent(figures["auc_08"]))
-        for name, figures in (
-            ("label boxes", plain),
-            ("label boxes off by up to 5%", jittered),
-        )
-    ]
-    return table(("Helen, held out", "n", "NME (95% interval)", "area under the curve to 8%"), rows)
-
-
-def latency(result: Result) -> str:
-    """Give the parts of a picture's time."""
-    parts = result["parts"]
-    names = [name.partition(" ")[2] for name in parts if name.startswith("auto ")]
-    rows = [
-        (
-            name,
-            *(
-                "{:.2f} ({:.2f} to {:.2f})".format(
-                    parts[f"{precision} {name}"]["median_ms"], *parts[f"{precision} {name}"]["quartiles_ms"]
-                )
-                for precision in ("auto", "fp32")
-            ),
-        )
-        for name in names
-    ]
-    machine = result["machine"]
-    caption = f"{machine['processor']}, one thread, torch {machine['packages']['torch']}, {result['date']}\n"
-    return table(("part", "automatic precision, ms", "fp32, ms"), rows) + "\n" + caption
-
-
-TABLES: dict[str, tuple[str, Callable[[Result], str]]] = {
-    "accuracy": ("accuracy--*.json", accuracy),
-    "keypoints": ("accuracy--*.json", keypoints),
-    "latency": ("latency--*--cpu.json", latency),
-}
-"""Table to the results file it comes from, the last by name, and what draws it."""
-
-
-def render(text: str) -> str:
-    """Replace the tables of a page."""
+    Parameters
+    ----------
+    text : str
+        What the page says now.
+    page : Path
+        Below the root of the repository.
+    results : Path
+        Folder of this version's results.
+    """
 
     def drawn(found: re.Match[str]) -> str:
-        pattern, draw = TABLES[found[2]]
-        result = json.loads(sorted(RESULTS.glob(pattern))[-1].read_text())
-        return f"{found[1]}{draw(result)}{found[3]}"
+        start, kind, name, end = found.groups()
+        known = TABLES if kind == "table" else PLOTS
+        if name not in known:
+            sys.exit(f"{page}: no {kind} {name!r}; expected one of {', '.join(known)}")
+        return f"{start}{_table(name, results) if kind == 'table' else _plot(name, page, results)}{end}"
 
     return MARK.sub(drawn, text)
+
+
+def _table(name: str, results: Path) -> str:
+    table = TABLES[name]
+    result = newest(results, table.suite, table.device)
+    return NOT_YET if result is None else table.draw(result) + caption(result)
+
+
+def _plot(name: str, page: Path, results: Path) -> str:
+    alternative, draw = PLOTS[name]
+    if draw(lambda suite, device: newest(results, suite, device)) is None:
+        return NOT_YET
+    return f"![{alternative}]({os.path.relpath(plot_path(name), page.parent)})\n"
+
+
+def plot_path(name: str) -> Path:
+    """Give the place of a plot below the root."""
+    return Path("docs") / "images" / f"bench-{name}.svg"
+
+
+def pages(root: Path, results: Path) -> dict[Path, str | None]:
+    """Give every page and plot as it ought to be; None for a plot without results."""
+    written: dict[Path, str | None] = {}
+    for page in (root / "README.md", *sorted((root / "docs").glob("**/*.md"))):
+        place = page.relative_to(root)
+        written[place] = render(page.read_text(), place, results)
+    for name, (_, draw) in PLOTS.items():
+        written[plot_path(name)] = draw(lambda suite, device: newest(results, suite, device))
+    return written
+
+
+def stale(root: Path, results: Path) -> dict[Path, str | None]:
+    """Give the pages and plots that are not as they ought to be."""
+    wanted = pages(root, results)
+    return {place: text for place, text in wanted.items() if _read(root / place) != text}
+
+
+def _read(path: Path) -> str | None:
+    return path.read_text() if path.is_file() else None
 
 
 def main() -> None:
@@ -116,17 +104,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--check", action="store_true")
     check = parser.parse_args().check
-    stale = []
-    for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
-        text = page.read_text()
-        rendered = render(text)
-        if rendered != text:
-            stale.append(page.relative_to(ROOT))
-            if not check:
-                page.write_text(rendered)
-    for page in stale:
-        print(f"{page}: {'stale; run python benchmarks/render.py' if check else 'rendered'}")
-    sys.exit(bool(stale and check))
+    wrong = stale(ROOT, ROOT / "benchmarks" / "results" / facekit.__version__)
+    for place, text in wrong.items():
+        print(f"{place}: {'stale; run python benchmarks/render.py' if check else 'rendered'}")
+        if check:
+            continue
+        if text is None:
+            (ROOT / place).unlink()
+        else:
+            (ROOT / place).write_text(text)
+    sys.exit(bool(wrong and check))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,140 @@
+"""How right the weights are on labelled data that they were not trained on, with 95% bootstrap intervals.
+
+FER2013's PublicTest as it is and averaged with its mirror; the Helen faces that the weights' header lists as
+held out, and the same with boxes moved and scaled by up to 5%; muxspace's whole pictures, detector to
+expression; RAF-DB's faces, unless the weights saw that set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from facekit import FaceAnalyzer, evaluate, geometry
+from facekit.benchmarking.measuring import Case, Figure, Setting, UnavailableError
+from facekit.data.catalog import load_dataset
+from facekit.data.holdout import content_hash, held_out
+from facekit.data.label_boxes import label_boxes
+from facekit.data.samples import Dataset
+from facekit.evaluation import Evaluation
+from facekit.images import to_gray
+from facekit.metrics import keypoint_metrics
+from facekit.weights import find_weights
+
+JITTER = 0.05
+FEW = 200
+KEPT = ("format", "split", "n", "boxes", "tta", "weights", "expression", "keypoints")
+
+
+def cases(setting: Setting) -> list[Case]:
+    """Give every set."""
+    measures: list[tuple[str, float, Callable[[Setting], dict[str, Any]]]] = [
+        ("FER2013 PublicTest", 40, partial(_fer2013, tta=False)),
+        ("FER2013 PublicTest, mirrored too", 80, partial(_fer2013, tta=True)),
+        ("Helen, held out", 10, _helen),
+        ("Helen, held out, boxes off by up to 5%", 10, _helen_jittered),
+        ("muxspace, held out, whole pictures", 60, partial(_held_out_set, "muxspace")),
+        ("RAF-DB, held out", 40, partial(_held_out_set, "raf_db")),
+    ]
+    if setting.quick:
+        measures = [measures[0], measures[2]]
+    return [
+        Case(name, 6 if setting.quick else seconds, partial(_figure, name, measure, setting))
+        for name, seconds, measure in measures
+    ]
+
+
+def _figure(name: str, measure: Callable[[Setting], dict[str, Any]], setting: Setting) -> list[Figure]:
+    told = measure(setting)
+    return [{"name": name, "setting": {"precision": "fp32"}, "unit": "share", "evaluation": told}]
+
+
+def _analyzer(setting: Setting) -> FaceAnalyzer:
+    return FaceAnalyzer(str(setting.device), precision="fp32", weights=setting.weights)
+
+
+def _fer2013(setting: Setting, tta: bool) -> dict[str, Any]:
+    if setting.fer2013 is None:
+        raise UnavailableError("needs FER2013: give its CSV file by --fer2013")
+    limit = FEW if setting.quick else None
+    return _kept(
+        evaluate(setting.fer2013, split="PublicTest", tta=tta, limit=limit, analyzer=_analyzer(setting))
+    )
+
+
+def _helen(setting: Setting) -> dict[str, Any]:
+    analyzer = _analyzer(setting)
+    return _kept(evaluate(_helen_rows(setting, analyzer), boxes="labels", analyzer=analyzer))
+
+
+def _helen_jittered(setting: Setting) -> dict[str, Any]:
+    """Measure keypoints in label boxes that are off as a detector's are, by up to JITTER of their side."""
+    analyzer = _analyzer(setting)
+    dataset = _helen_rows(setting, analyzer)
+    assert dataset.points is not None
+    random = np.random.default_rng(0)
+    boxes = label_boxes(dataset.points)
+    moves = np.tile(random.uniform(-JITTER, JITTER, (len(boxes), 2)) * (boxes[:, 2:] - boxes[:, :2]), 2)
+    factors = analyzer.backend.header["crop_factor"] * (1 + random.uniform(-JITTER, JITTER, len(boxes)))
+    crops = np.stack(
+        [geometry.square(box, factor) for box, factor in zip(boxes + moves, factors, strict=True)]
+    )
+    grays = [to_gray(dataset.load(place)) for place in range(len(dataset))]
+    found = analyzer.describe(grays, np.arange(len(grays)), crops)
+    figures = keypoint_metrics(dataset.points, found.points_image, found.sigma, crops[:, 2] - crops[:, 0])
+    told = {"n": len(dataset), "weights": analyzer.backend.name, "expression": None}
+    return told | {"keypoints": figures.to_dict()}
+
+
+def _held_out_set(name: str, setting: Setting) -> dict[str, Any]:
+    """Evaluate the rows of a set that training did not see: all, if the weights know nothing of the set."""
+    analyzer = _analyzer(setting)
+    dataset = load_dataset(_in_data(setting, name))
+    if dataset.name in analyzer.backend.header["data"]:
+        dataset = _held_out(dataset, setting, analyzer)
+    limit = 3000 if len(dataset) > 3000 else None
+    return _kept(evaluate(dataset, limit=limit, analyzer=analyzer))
+
+
+def _helen_rows(setting: Setting, analyzer: FaceAnalyzer) -> Dataset:
+    return _held_out(load_dataset(_in_data(setting, "landmarks68/helen_train")), setting, analyzer)
+
+
+def _held_out(dataset: Dataset, setting: Setting, analyzer: FaceAnalyzer) -> Dataset:
+    """Give the rows that the weights' header lists as held out, with a fair share of those that were no use.
+
+    Pictures in which training found no face were neither learnt nor held out. Hard as they are, they belong
+    to the figures in the same proportion as the others.
+    """
+    record = analyzer.backend.header["data"].get(dataset.name, {})
+    rows = record.get("held_out_rows", [])
+    if not len(rows):
+        raise UnavailableError(f"the weights {analyzer.backend.name} name no held-out rows of {dataset.name}")
+    kept = np.isin(dataset.rows, rows)
+    used = len(rows) + record["train"]
+    if used < len(dataset):
+        places = np.flatnonzero(~kept)
+        contents = [content_hash(to_gray(dataset.load(int(place)))) for place in places]
+        seen = find_weights(setting.weights)[1].with_suffix(".seen").read_bytes()
+        learnt = {seen[start : start + 8] for start in range(0, len(seen), 8)}
+        useless = np.array([content not in learnt for content in contents])
+        keys = [contents[k] for k in np.flatnonzero(useless)]
+        kept[places[useless][held_out(keys, round(len(keys) * len(rows) / used))]] = True
+    return dataset.select(kept)
+
+
+def _in_data(setting: Setting, place: str) -> Path:
+    path = None if setting.data is None else setting.data / place
+    if path is None or not path.exists():
+        raise UnavailableError(f"needs {place} in the folder that --data or FACEKIT_DATA names")
+    return path
+
+
+def _kept(evaluation: Evaluation) -> dict[str, Any]:
+    """Give what the results file keeps of an evaluation; paths stay out of it."""
+    told = evaluation.to_dict()
+    return {key: told[key] for key in KEPT} | {"skipped": len(told["skipped"])}
