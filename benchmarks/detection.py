@@ -1,6 +1,6 @@
 """Compare facekit's detector with OpenCV's Haar cascades and YuNet: finds, false alarms, speed.
 
-    python benchmarks/detection.py --data $FACEKIT_DATA --scenes runs/scenes --yunet YUNET.onnx --machine NAME
+    python benchmarks/detection.py --data $FACEKIT_DATA --scenes runs/scenes --yunet YUNET.onnx
 
 `--data` holds landmarks68/helen_train and detection/afw_scenes, `--scenes` is the folder that
 benchmarks/label_scenes.py wrote and the detector was trained on. Only pictures that its training did not see
@@ -11,8 +11,6 @@ are medians over interleaved rounds, with quartiles, on one core.
 from __future__ import annotations
 
 import argparse
-import json
-import platform
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,9 +21,9 @@ import numpy as np
 import skimage
 import skimage.data
 import torch
+from machine import write_result
 from numpy.typing import NDArray
 
-import facekit
 from facekit import geometry
 from facekit.backends.torch import choose_device
 from facekit.data.catalog import load_dataset
@@ -42,9 +40,9 @@ from facekit.detection import (
     make_detector,
 )
 from facekit.detection_metrics import match, reliability
+from facekit.detector_network import for_inference
 from facekit.images import read_image
 from facekit.weights import load_detector
-from facekit.writing import write_atomically
 
 CROP_FACTOR = 1.6
 CROP_FROM_LANDMARK_BOX = BoxFraming((0.0, -0.089), 1.28)
@@ -174,7 +172,9 @@ def throughput(weights: str | None, device: str, batch: int = 64, rounds: int = 
     picture = cv2.resize(skimage.data.astronaut(), (640, 480), interpolation=cv2.INTER_AREA)
     pictures = [picture] * batch
     resident = torch.zeros(batch, 3, 480, 640, device=on).to(memory_format=torch.channels_last)
-    network = detector._network
+    network = (
+        for_inference(load_detector(weights or "detector")[0]).to(on).to(memory_format=torch.channels_last)
+    )
     moved, multiplied = _cost(network, resident[:1])
 
     def rate(call: Any) -> float:
@@ -230,9 +230,7 @@ def main() -> None:
     parser.add_argument("--yunet", type=Path, required=True)
     parser.add_argument("--weights", default="detector")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--machine", default=platform.node())
     parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results"))
     options = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
@@ -251,13 +249,6 @@ def main() -> None:
 
     names = ("haar", "yunet", "facekit")
     result: dict[str, Any] = {
-        "suite": "detection",
-        "version": facekit.__version__,
-        "machine": options.machine,
-        "processor": platform.processor() or platform.machine(),
-        "device": options.device,
-        "torch": torch.__version__,
-        "opencv": cv2.__version__,
         "weights": header["name"],
         "pictures": {
             "afw_scenes": len(scenes["images"]),
@@ -271,10 +262,8 @@ def main() -> None:
     for name, taken in timings({name: make(name) for name in names}, options.rounds).items():
         result["detectors"][name]["one_core"] = taken
     result["throughput"] = throughput(options.weights, options.device)
-    name = f"detection--{options.machine}--{options.device}.json"
-    path = options.out / facekit.__version__ / name
-    write_atomically(path, (json.dumps(result, indent=1) + "\n").encode())
-    print(path)
+    command = "python benchmarks/detection.py --data DATA --scenes runs/scenes --yunet YUNET.onnx"
+    print(write_result("detection", options.device, command, result))
 
 
 if __name__ == "__main__":

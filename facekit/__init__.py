@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 _EXPORTS = {
+    "BASELINES": "facekit.baselines",
+    "BaselineConfig": "facekit.baselines",
+    "BaselineNetwork": "facekit.baselines",
     "ConfigError": "facekit.errors",
     "CrossCheck": "facekit.crosschecking",
     "Dataset": "facekit.data.samples",
@@ -24,6 +27,7 @@ _EXPORTS = {
     "Keypoints": "facekit.results",
     "WeightsError": "facekit.errors",
     "analyze": "facekit.analyzer",
+    "analyze_video": "facekit.video",
     "crosscheck": "facekit.crosschecking",
     "evaluate": "facekit.evaluation",
     "load_dataset": "facekit.data.catalog",
@@ -36,6 +40,9 @@ __all__ = [*_EXPORTS]
 if TYPE_CHECKING:
     from facekit.analyzer import FaceAnalyzer as FaceAnalyzer
     from facekit.analyzer import analyze as analyze
+    from facekit.baselines import BASELINES as BASELINES
+    from facekit.baselines import BaselineConfig as BaselineConfig
+    from facekit.baselines import BaselineNetwork as BaselineNetwork
     from facekit.crosschecking import CrossCheck as CrossCheck
     from facekit.crosschecking import crosscheck as crosscheck
     from facekit.data.catalog import load_dataset as load_dataset
@@ -55,6 +62,7 @@ if TYPE_CHECKING:
     from facekit.schema import EXPRESSIONS as EXPRESSIONS
     from facekit.schema import KEYPOINTS as KEYPOINTS
     from facekit.training import train as train
+    from facekit.video import analyze_video as analyze_video
 else:
 
     def __getattr__(name):

@@ -43,6 +43,8 @@ class DataConfig:
         Samples that training never sees, by person, photo or content.
     leave_out : tuple of str
         Sets that are not used at all.
+    balanced : bool
+        Add mirrored and shifted copies until all expressions of a set are equally frequent.
     """
 
     crop_factor: float = 1.6
@@ -50,28 +52,34 @@ class DataConfig:
     label_weight: Mapping[str, float] = field(default_factory=dict)
     held_out: Mapping[str, int] = field(default_factory=dict)
     leave_out: tuple[str, ...] = ()
+    balanced: bool = False
 
 
 @dataclass(frozen=True)
 class KeypointConfig:
-    """See KeypointObjective."""
+    """See KeypointObjective; `watched` training samples give figures beside the held-out ones."""
 
     batch_size: int = 64
     every: int = 2
     weight: float = 0.1
+    watched: int = 0
     augment: AugmentConfig = AugmentConfig(rotation=30.0, low_resolution=0.3)
     late_augment: AugmentConfig = AugmentConfig(rotation=30.0, low_resolution=0.3)
 
 
 @dataclass(frozen=True)
 class ExpressionConfig:
-    """See ExpressionObjective; `distill` is the share of soft targets from out-of-fold teachers."""
+    """See ExpressionObjective; `distill` is the share of soft targets from out-of-fold teachers.
+
+    `watched` training samples give figures beside the held-out ones.
+    """
 
     batch_size: int = 128
     smoothing: float = 0.1
     auxiliary: float = 0.2
     early_size: int = 48
     distill: float = 0.0
+    watched: int = 0
     augment: AugmentConfig = AugmentConfig()
     late_augment: AugmentConfig = AugmentConfig()
 

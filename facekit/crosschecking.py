@@ -35,9 +35,9 @@ UNDETECTED = "undetected"
 OTHER_LABEL = "label_outside_model"
 
 SECOND_OPINION = "ferplus"
-"""The expression head that is asked how far a label can be trusted: it learnt the votes of ten taggers a picture,
-not one label. On FER2013 rows held out of training it ranks rejected and planted labels better than the default
-head or a mean of both; see docs/crosscheck.md."""
+"""The expression head that is asked how far a label can be trusted: it learnt the votes of ten taggers a
+picture, not one label. On FER2013 rows held out of training it ranks rejected and planted labels better than
+the default head or a mean of both."""
 
 NEAR = 0.05
 """A point this near, in distances of the outer eye corners, counts as right for a confidence in keypoints."""

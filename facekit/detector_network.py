@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
 from facekit.model import fold_batch_norms
+from facekit.padding import padded_batch
 
 STRIDES = (8, 16, 32)
 """Pixels of the picture a cell, by level; a picture's sides are multiples of the largest."""
@@ -163,19 +164,9 @@ def for_inference(network: DetectorNetwork) -> DetectorNetwork:
     return folded
 
 
-def padded_size(height: int, width: int) -> tuple[int, int]:
-    """Give the height and width that the network takes a picture at: multiples of its largest stride."""
-    step = STRIDES[-1]
-    return -(-height // step) * step, -(-width // step) * step
-
-
 def stack_padded(images: Sequence[NDArray[np.uint8]], device: torch.device) -> Tensor:
     """Put pictures (H, W, 3) or (H, W) of one padded size on black: (B, 3, H, W) float32, 0..255."""
-    height, width = padded_size(*images[0].shape[:2])
-    canvas = np.zeros((len(images), height, width, 3), np.uint8)
-    for place, image in enumerate(images):
-        canvas[place, : image.shape[0], : image.shape[1]] = image.reshape(*image.shape[:2], -1)
-    return torch.from_numpy(canvas).to(device).permute(0, 3, 1, 2).float()
+    return torch.from_numpy(padded_batch(images)).to(device).permute(0, 3, 1, 2).float()
 
 
 def best_cells(

@@ -39,12 +39,12 @@ from facekit.detector_network import (
     DetectorNetwork,
     best_cells,
     cell_grid,
-    padded_size,
     stack_padded,
 )
 from facekit.errors import DatasetError
 from facekit.fitting import EpochRecord, FitConfig, fit
 from facekit.images import read_image
+from facekit.padding import padded_size
 from facekit.scene_views import ViewConfig, random_views
 from facekit.weights import save_weights
 

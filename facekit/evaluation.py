@@ -185,6 +185,7 @@ def evaluate(
     predictor = Predictor(
         analyzer, boxes or default_boxes(chosen), head or DEFAULT_HEAD, tta, both=chosen.points is not None
     )
+    _check_tasks(chosen, predictor)
     predictions = Predictions.empty(len(chosen))
     predictor.fill(predictions, chosen, strict=strict, progress=progress)
     path = str(dataset.path if isinstance(dataset, Dataset) else dataset)
@@ -243,18 +244,30 @@ def measure(
         boxes=predictor.boxes,
         tta=predictor.tta,
         skipped=tuple(sorted(skipped, key=lambda row: row.row)),
-        expression=_expression_metrics(dataset, predictions, seed),
+        expression=_expression_metrics(dataset, predictions, predictor, seed),
         keypoints=_keypoint_metrics(dataset, predictions, predictor, seed),
     )
 
 
+def _check_tasks(dataset: Dataset, predictor: Predictor) -> None:
+    """Refuse weights of one task for a dataset that has only the other's labels."""
+    labelled = {"expression": dataset.labels is not None, "keypoints": dataset.points is not None}
+    present = {task for task, there in labelled.items() if there}
+    if present and not present & predictor.tasks:
+        raise ConfigError(
+            f"weights {predictor.analyzer.backend.name} are for {' and '.join(sorted(predictor.tasks))}, but "
+            f"{dataset.path} has labels for {' and '.join(sorted(present))} only"
+        )
+
+
 def _expression_metrics(
-    dataset: Dataset, predictions: Predictions, seed: int
+    dataset: Dataset, predictions: Predictions, predictor: Predictor, seed: int
 ) -> metrics.ExpressionMetrics | None:
-    if dataset.labels is None:
+    if dataset.labels is None or "expression" not in predictor.tasks:
         return None
     truth = expression_indices(dataset.labels, len(dataset))
-    known = truth >= 0
+    # What a network of fewer classes cannot say is reported apart, as contempt is for one of seven.
+    known = np.isin(dataset.labels.astype(str), predictor.classes)
     others = Counter(str(label) for label in dataset.labels[~known] if label is not None)
     return metrics.expression_metrics(
         truth[known], predictions.scores[known], other_labels=dict(others.most_common()), seed=seed
@@ -264,7 +277,7 @@ def _expression_metrics(
 def _keypoint_metrics(
     dataset: Dataset, predictions: Predictions, predictor: Predictor, seed: int
 ) -> metrics.KeypointMetrics | None:
-    if dataset.points is None:
+    if dataset.points is None or "keypoints" not in predictor.tasks:
         return None
     known = np.asarray(~np.isnan(dataset.points).all((1, 2)))
     truth, found = dataset.points[known], predictions.select(known)

@@ -163,17 +163,28 @@ def warp(image: NDArray[Any], image_from_crop: Floats, size: int) -> NDArray[np.
     -------
     (size, size) or (size, size, C) float32, in the image's values
     """
-    from scipy.ndimage import affine_transform
-
     if image.ndim == 3:
         return np.stack([warp(channel, image_from_crop, size) for channel in np.moveaxis(image, 2, 0)], 2)
     factor = reduction(image_from_crop, image.shape)
     matrix = reduced_from_crop(np.asarray(image_from_crop, np.float64), factor)
-    linear, shift = matrix[::-1, 1::-1], matrix[::-1, 2]  # scipy counts rows first
-    cut = affine_transform(
-        reduce(image, factor), linear, shift, (size, size), np.float32, order=1, mode="nearest"
+    return _sample(reduce(image, factor), *apply_to_grid(matrix, np.arange(size)))
+
+
+def _sample(image: NDArray[Any], x: Floats, y: Floats) -> NDArray[np.float32]:
+    """Give the values (S, S) float32 of an image (H, W) at places between its pixels' centres, bilinear."""
+    height, width = image.shape
+    x, y = x.clip(0, width - 1), y.clip(0, height - 1)
+    left, top = x.astype(np.intp), y.astype(np.intp)
+    across, down = x - left, y - top
+    right, bottom = np.minimum(left + 1, width - 1), np.minimum(top + 1, height - 1)
+    pixels = image.ravel()
+    a, b, c, d = (
+        pixels.take(row + column).astype(np.float64)
+        for row in (top * width, bottom * width)
+        for column in (left, right)
     )
-    return np.asarray(cut)
+    upper, lower = a + across * (b - a), c + across * (d - c)
+    return np.asarray(upper + down * (lower - upper), np.float32)
 
 
 def warp_picture(image: NDArray[np.uint8], image_from_crop: Floats, size: int) -> NDArray[np.uint8]:

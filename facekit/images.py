@@ -96,6 +96,17 @@ def read_image(
     )
 
 
+def encoded_size(data: bytes) -> tuple[int, int]:
+    """Give an encoded picture's width and height, pixels, as its header says; nothing is decoded.
+
+    Raises
+    ------
+    ImageError
+        It is no picture.
+    """
+    return _opened(io.BytesIO(data), "bytes").size
+
+
 def as_inputs(x: Any) -> tuple[Iterable[Any], bool]:
     """Give the pictures in `x`, and whether it is a single one.
 
@@ -152,6 +163,18 @@ def _from_stream(stream: BinaryIO, where: str, max_pixels: int) -> NDArray[np.ui
     """Decode a file's contents; its size is known from the header before that."""
     import cv2
 
+    image = _opened(stream, where)
+    _check_size(where, *image.size, max_pixels)
+    if image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB"):
+        # OpenCV gives the same pixels in half the time; what it refuses, Pillow reads or explains.
+        stream.seek(0)
+        decoded = cv2.imdecode(np.frombuffer(stream.read(), np.uint8), cv2.IMREAD_COLOR_RGB)
+        if decoded is not None:
+            return np.asarray(decoded, np.uint8)
+    return _from_pil(image, where, max_pixels)
+
+
+def _opened(stream: BinaryIO, where: str) -> Image.Image:
     try:
         image = _open(stream)
     except Exception as error:  # a plugin raises whatever a broken header leads it to
@@ -161,14 +184,7 @@ def _from_stream(stream: BinaryIO, where: str, max_pixels: int) -> NDArray[np.ui
         start = stream.read(16)
         found = f"it starts with {start!r}" if start else "it is empty"
         raise ImageError(f"{where}: not a picture, {found}; expected {', '.join(FORMATS)}")
-    _check_size(where, *image.size, max_pixels)
-    if image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB"):
-        # OpenCV gives the same pixels in half the time; what it refuses, Pillow reads or explains.
-        stream.seek(0)
-        decoded = cv2.imdecode(np.frombuffer(stream.read(), np.uint8), cv2.IMREAD_COLOR_RGB)
-        if decoded is not None:
-            return np.asarray(decoded, np.uint8)
-    return _from_pil(image, where, max_pixels)
+    return image
 
 
 def _open(stream: BinaryIO) -> Image.Image | None:

@@ -84,6 +84,8 @@ class KeypointObjective:
         Share of the epochs that `augment` is for; the rest of the run varies its crops as `late_augment`
         says.
     late_augment : AugmentConfig
+    watched : KeypointSamples on the device, optional
+        Training samples whose figures stand beside the held-out ones.
     """
 
     name = "keypoints"
@@ -100,8 +102,10 @@ class KeypointObjective:
         weight: float = 0.1,
         early_share: float = 0.0,
         late_augment: AugmentConfig | None = None,
+        watched: KeypointSamples | None = None,
     ) -> None:
         self.train, self.held_out, self.augment = train, held_out, augment
+        self.watched = watched
         self.mean, self.std = mean, std
         self.batch_size, self.every, self.weight = batch_size, every, weight
         self.early_share, self.late_augment = early_share, late_augment or augment
@@ -135,12 +139,18 @@ class KeypointObjective:
 
         The latter is what brings the expected errors' median to that of the errors.
         """
-        size, device = INPUT_SIZE["keypoints"], self.held_out.canvases.device
+        figures = self._figures(network, self.held_out)
+        if self.watched is not None:
+            figures["training_nme"] = self._figures(network, self.watched)["nme"]
+        return figures
+
+    def _figures(self, network: nn.Module, samples: KeypointSamples) -> dict[str, float]:
+        size, device = INPUT_SIZE["keypoints"], samples.canvases.device
         generator = Generator(device).manual_seed(0)
         errors, ratios = [], []
-        for start in range(0, len(self.held_out), 256):
-            canvases = self.held_out.canvases[start : start + 256]
-            points_canvas = self.held_out.points_canvas[start : start + 256]
+        for start in range(0, len(samples), 256):
+            canvases = samples.canvases[start : start + 256]
+            points_canvas = samples.points_canvas[start : start + 256]
             crops, targets = augment_keypoints(canvases, points_canvas, size, JITTER, generator)
             points, sigma = network((crops - self.mean) / self.std, "keypoints")
             distance = (points.float() - targets).norm(dim=-1)
@@ -177,6 +187,8 @@ class ExpressionObjective:
         less; the rest of the run varies its crops as `late_augment` says.
     early_size : int
     late_augment : AugmentConfig
+    watched : ExpressionSamples on the device, optional
+        Training samples whose figures stand beside the held-out ones.
     """
 
     name = "expression"
@@ -196,7 +208,9 @@ class ExpressionObjective:
         early_share: float = 0.0,
         early_size: int = 48,
         late_augment: AugmentConfig | None = None,
+        watched: ExpressionSamples | None = None,
     ) -> None:
+        self.watched = watched
         self.train, self.held_out, self.heads, self.augment = train, held_out, heads, augment
         self.mean, self.std, self.batch_size = mean, std, batch_size
         self.smoothing, self.auxiliary = smoothing, auxiliary
@@ -239,14 +253,20 @@ class ExpressionObjective:
 
     @torch.inference_mode()
     def validate(self, network: nn.Module) -> dict[str, float]:
-        """Give each held-out set's accuracy and negative log likelihood."""
+        """Give each held-out set's accuracy and negative log likelihood, and the watched samples'."""
         figures = {}
-        for name, samples in self.held_out.items():
-            labelled = samples.labels >= 0
-            logits, truth = self.logits(network, samples)[labelled], samples.labels[labelled]
+        watched = {} if self.watched is None else {"training": self.watched}
+        for name, samples in {**self.held_out, **watched}.items():
+            logits, truth = self.answers(network, samples)
             figures[f"{name}_accuracy"] = float((logits.argmax(1) == truth).float().mean())
             figures[f"{name}_nll"] = float(F.cross_entropy(logits, truth))
         return figures
+
+    def answers(self, network: nn.Module, samples: ExpressionSamples) -> tuple[Tensor, Tensor]:
+        """Give the default head's logits (M, C) and labels (M,) of the samples with one of its classes."""
+        targets = samples.targets[:, : len(self.heads[DEFAULT_HEAD])]
+        labelled = targets.sum(1) > 0
+        return self.logits(network, samples)[labelled], targets[labelled].argmax(1)
 
     @torch.inference_mode()
     def logits(self, network: nn.Module, samples: ExpressionSamples, head: str = DEFAULT_HEAD) -> Tensor:

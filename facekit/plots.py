@@ -208,6 +208,8 @@ def samples(
 def training_curves(history: Mapping[str, Sequence[float]]) -> Figure:
     """Draw how losses and held-out figures went over the epochs, one panel each.
 
+    A figure of watched training samples (``training_...``) stands in the panels of its held-out counterparts.
+
     Parameters
     ----------
     history : mapping of name to sequence of float, one an epoch
@@ -216,12 +218,18 @@ def training_curves(history: Mapping[str, Sequence[float]]) -> Figure:
     -------
     Figure
     """
-    names = [name for name in history if name not in ("epoch", "seconds", "sigma_factor")]
+    seen = {name.removeprefix("training_"): name for name in history if name.startswith("training_")}
+    names = [name for name in history if name not in ("epoch", "seconds", "sigma_factor", *seen.values())]
     columns = min(3, len(names))
     figure, panels = _panels(-(-len(names) // columns), columns)
     for axes, name in zip(panels, names, strict=False):
         values = history[name]
-        axes.plot(range(1, len(values) + 1), values, color=PREDICTED, linewidth=1.8)
+        axes.plot(range(1, len(values) + 1), values, color=PREDICTED, linewidth=1.8, label="held out")
+        for training in [seen[kind] for kind in seen if name == kind or name.endswith(f"_{kind}")]:
+            axes.plot(
+                range(1, len(values) + 1), history[training], color=LABELLED, linewidth=1.4, label="training"
+            )
+            axes.legend(frameon=False, fontsize=7, labelcolor=INK)
         axes.set_title(f"{name.replace('_', ' ')}: {values[-1]:.4g}", fontsize=9, loc="left", color=INK)
         axes.set_xlabel("epoch")
         axes.grid(color=GRID)

@@ -133,6 +133,17 @@ class Predictor:
             raise ConfigError(f"weights {name}: no head {self.head!r}; it has {', '.join(heads)}")
 
     @property
+    def tasks(self) -> frozenset[str]:
+        """What the weights were trained for; the other task of a baseline is done by the default weights."""
+        return frozenset(self.analyzer.backend.header["model"]["tasks"])
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The expressions, of schema.EXPRESSIONS, that the head can name."""
+        known = self._heads[self.head]
+        return tuple(label for label in EXPRESSIONS if label in known)
+
+    @property
     def _heads(self) -> Mapping[str, Sequence[str]]:
         heads: Mapping[str, Sequence[str]] = self.analyzer.backend.header["model"]["heads"]
         return heads

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -17,6 +18,7 @@ from facekit import geometry
 from facekit.alignment import align
 from facekit.backends.torch import TorchBackend
 from facekit.configuration import TrainConfig
+from facekit.data.balancing import balanced
 from facekit.data.holdout import content_hash, held_out
 from facekit.data.label_boxes import label_boxes
 from facekit.data.resident import (
@@ -42,6 +44,8 @@ from facekit.schema import ALIGNED_POINTS, PIXEL_MEAN, PIXEL_STD
 from facekit.weights import Weights
 from facekit.writing import write_atomically
 
+MEAN, STD = PIXEL_MEAN, PIXEL_STD
+
 S = TypeVar("S", KeypointSamples, ExpressionSamples)
 
 _log = logging.getLogger(__name__)
@@ -58,11 +62,22 @@ class Part(Generic[S]):
         What training must not see.
     keys : (N,) str
         Each sample as "set:row".
+    copies : samples or None
+        Mirrored and shifted copies that balance the expressions.
+    copied : (M,) int64
+        Which of the samples each copy is of.
     """
 
     samples: S
     held_out: NDArray[np.bool_]
     keys: NDArray[np.str_]
+    copies: S | None = None
+    copied: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+
+    def train(self, seen: NDArray[np.bool_]) -> list[S]:
+        """Give the samples that a mask (N,) names, and their copies."""
+        samples = take(self.samples, seen)
+        return [samples] if self.copies is None else [samples, take(self.copies, seen[self.copied])]
 
 
 @dataclass
@@ -86,9 +101,17 @@ class Prepared:
 
 
 def prepare(
-    config: TrainConfig, datasets: Sequence[Dataset], out: Path, device: torch.device, resume: bool
+    config: TrainConfig,
+    datasets: Sequence[Dataset],
+    out: Path,
+    device: torch.device,
+    resume: bool,
+    aligned_by: Weights | None = None,
 ) -> Generator[EpochRecord, None, Prepared]:
-    """Read all samples, train the aligner on the way, and return them as Prepared."""
+    """Read all samples, train the aligner on the way, and return them as Prepared.
+
+    Weights given as `aligned_by` do the aligner's work, into the frame of their header.
+    """
     skipped: list[Skipped] = []
     pointed = [_train_rows(dataset) for dataset in datasets if dataset.points is not None]
     labelled = [_train_rows(dataset) for dataset in datasets if dataset.labels is not None]
@@ -99,11 +122,15 @@ def prepare(
         samples, places = keypoint_samples(dataset, config.data.crop_factor, draw, skipped)
         keypoints[dataset.name] = _part(config, dataset.select(places), samples)
     backend, frame = None, None
-    if any(not dataset.fer2013_frame for dataset in labelled):
+    if aligned_by is not None:
+        backend = TorchBackend(aligned_by, str(device), "fp32")
+        frame = np.array(aligned_by.header["frame"])
+    elif any(not dataset.fer2013_frame for dataset in labelled):
         backend = yield from _train_aligner(config, keypoints, out, device, resume)
         frame = measure_frame(backend, labelled, config.data.crop_factor)
     expressions = {}
     for dataset in labelled:
+        aligner = None
         if backend is None or frame is None or dataset.fer2013_frame:
             canvases, places = expression_canvases(dataset, None, skipped)
         else:
@@ -117,8 +144,13 @@ def prepare(
         draw = config.data.draws.get(dataset.name, 1.0)
         weight = config.data.label_weight.get(dataset.name, 1.0)
         own = dataset.name if dataset.name in config.model.heads else None
-        faces = expression_samples(canvases, shown, config.model.heads, own, weight, draw)
-        expressions[dataset.name] = _part(config, shown, faces)
+        make = partial(
+            expression_samples, heads=config.model.heads, own_head=own, default_weight=weight, draw=draw
+        )
+        part = _part(config, shown, make(canvases, shown))
+        if config.data.balanced:
+            part = _balanced(part, shown, aligner, make, config.fit.seed)
+        expressions[dataset.name], faces = part, part.samples
         _log.info("%s: %d faces with expressions", dataset.name, len(faces))
     return Prepared(keypoints, expressions, frame, _record(keypoints, expressions), skipped)
 
@@ -157,6 +189,26 @@ def _part(config: TrainConfig, dataset: Dataset, samples: S) -> Part[S]:
     return Part(samples, mask, np.array([f"{dataset.name}:{row}" for row in dataset.rows]))
 
 
+def _balanced(
+    part: Part[ExpressionSamples],
+    shown: Dataset,
+    aligner: PictureAligner | None,
+    make: Callable[[NDArray[np.uint8], Dataset], ExpressionSamples],
+    seed: int,
+) -> Part[ExpressionSamples]:
+    """Add copies of what is not held out, until all its expressions are equally frequent."""
+    own = np.flatnonzero(~part.held_out)
+    extended = balanced(shown.select(own), seed)
+    copies = extended.select(np.arange(len(own), len(extended)))
+    if not len(copies):
+        return part
+    canvases, places = expression_canvases(copies, aligner, [])
+    copies = copies.select(places)
+    place_of = {int(row): int(place) for row, place in zip(shown.rows[own], own, strict=True)}
+    copied = np.array([place_of[int(row)] for row in copies.rows], np.int64)
+    return replace(part, copies=make(canvases, copies), copied=copied)
+
+
 def seen_contents(prepared: Prepared, datasets: Sequence[Dataset]) -> list[bytes]:
     """Give the content hashes of all pictures that training draws from, in ascending order."""
     hashes = set()
@@ -176,6 +228,8 @@ def _record(*kinds: Mapping[str, Part[Any]]) -> dict[str, Any]:
         for name, part in kind.items():
             rows = [int(key.rpartition(":")[2]) for key in part.keys[part.held_out]]
             record[name] = {"train": len(part.keys) - len(rows), "held_out_rows": rows}
+            if part.copies is not None:
+                record[name]["copies"] = len(part.copies)
     return record
 
 
@@ -202,7 +256,7 @@ def _train_aligner(
 
 def stage_1(network: SharedNetwork, device: torch.device) -> TorchBackend:
     """Give a network's keypoint stage as a backend."""
-    header = {"mean": PIXEL_MEAN, "std": PIXEL_STD, "sigma_factor": 1.0}
+    header = {"mean": MEAN, "std": STD, "sigma_factor": 1.0}
     return TorchBackend(Weights("stage-1", network, header, ""), str(device), "fp32")
 
 
@@ -267,15 +321,24 @@ def keypoint_objective(config: TrainConfig, prepared: Prepared, device: torch.de
     if not held:
         held = [train]
     settings = config.keypoints
+    watched = chosen(train, settings.watched)
     return KeypointObjective(
         to_device(train, device),
         to_device(join(held), device),
         settings.augment,
-        PIXEL_MEAN,
-        PIXEL_STD,
+        MEAN,
+        STD,
         settings.batch_size,
         settings.every,
         settings.weight,
         config.fit.early_share,
         settings.late_augment,
+        watched if watched is None else to_device(watched, device),
     )
+
+
+def chosen(samples: S, count: int) -> S | None:
+    """Choose so many samples, all if there are fewer, always the same; None for a count of 0."""
+    if not count:
+        return None
+    return take(samples, np.random.default_rng(0).permutation(len(samples))[:count])

@@ -146,3 +146,9 @@ ALIGNED_POINTS: Final = tuple(
     for name in ("left_eye_center", "right_eye_center", "nose_tip", "mouth_left_corner", "mouth_right_corner")
 )
 """The points that bring a face to FER2013's frame; every landmark set has them."""
+
+PIXEL_MEAN: Final = 129.4 / 255
+"""Mean of FER2013's pixels, of 0..1 gray."""
+
+PIXEL_STD: Final = 65.1 / 255
+"""Standard deviation of FER2013's pixels, of 0..1 gray."""

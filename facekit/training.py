@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from facekit.backends.torch import choose_device
 from facekit.configuration import TrainConfig
@@ -27,6 +28,7 @@ from facekit.preparation import (
     MEAN,
     STD,
     Prepared,
+    chosen,
     keypoint_objective,
     measure_frame,
     prepare,
@@ -132,12 +134,15 @@ def build_objectives(
     objectives: list[Objective] = []
     part = config.expression
     if "expression" in config.model.tasks:
-        trains, held = [], {}
+        trains, plain, held = [], [], {}
         for name, faces in prepared.expressions.items():
             seen = ~faces.held_out if left_out is None else ~(faces.held_out | left_out[name])
-            trains.append(_softened(take(faces.samples, seen), faces.keys[seen], soft, part.distill))
+            own, *copies = faces.train(seen)
+            trains += [_softened(own, faces.keys[seen], soft, part.distill), *copies]
+            plain.append(own)
             if faces.held_out.any():
                 held[name] = to_device(take(faces.samples, faces.held_out), device)
+        watched = chosen(join(plain), part.watched)
         objectives.append(
             ExpressionObjective(
                 to_device(join(trains), device),
@@ -152,6 +157,7 @@ def build_objectives(
                 config.fit.early_share,
                 part.early_size,
                 part.late_augment,
+                watched if watched is None else to_device(watched, device),
             )
         )
     if "keypoints" in config.model.tasks:
@@ -204,14 +210,14 @@ def _folds_of(samples: ExpressionSamples, folds: int) -> NDArray[np.int64]:
 
 
 def predict(
-    objective: ExpressionObjective, network: SharedNetwork, samples: ExpressionSamples
+    objective: ExpressionObjective, network: nn.Module, samples: ExpressionSamples
 ) -> NDArray[np.float32]:
-    """Give the default head's probabilities (N, 7)."""
+    """Give the default head's probabilities (N, C)."""
     return objective.logits(network, samples).softmax(1).cpu().numpy()
 
 
 def finish(
-    config: TrainConfig, prepared: Prepared, network: SharedNetwork, objectives: Sequence[Objective]
+    config: TrainConfig, prepared: Prepared, network: nn.Module, objectives: Sequence[Objective]
 ) -> dict[str, Any]:
     """Calibrate on held-out samples and give the weights' header."""
     figures: dict[str, float] = {}
@@ -253,7 +259,7 @@ def _commit() -> str | None:
     return done.stdout.strip()
 
 
-def fit_temperature(objective: ExpressionObjective, network: SharedNetwork, head: str) -> float:
+def fit_temperature(objective: ExpressionObjective, network: nn.Module, head: str) -> float:
     """Fit the temperature that makes held-out samples of all sets likeliest, each set weighing alike [1]_.
 
     A head of one set's convention is fitted on that set; the FER+ head, whose held-out votes are soft, on

@@ -5,24 +5,51 @@ from __future__ import annotations
 import json
 import math
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from hashlib import sha256
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor
 
-from facekit.detector_network import DetectorConfig, DetectorNetwork
 from facekit.errors import WeightsError
-from facekit.model import ModelConfig, SharedNetwork
 from facekit.writing import write_atomically
+
+if TYPE_CHECKING:  # torch alone takes seconds, and reading a file does not need it
+    import torch
+
+    from facekit.baselines import BaselineNetwork
+    from facekit.detector_network import DetectorNetwork
+    from facekit.model import ModelConfig, SharedNetwork
 
 VERSION = 1
 MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class StoredWeights:
+    """What a weights file holds, as arrays.
+
+    Attributes
+    ----------
+    name : str
+        Such as "default-v1".
+    path : Path
+    header : dict
+        See Weights.
+    tensors : dict of str to array
+        As stored: float16.
+    sha256 : str
+        Of the file.
+    """
+
+    name: str
+    path: Path
+    header: dict[str, Any]
+    tensors: dict[str, NDArray[Any]]
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -42,12 +69,15 @@ class Weights:
         commit.
     sha256 : str
         Of the file.
+    baseline : BaselineNetwork or None
+        Does its own task in place of `network`.
     """
 
     name: str
     network: SharedNetwork
     header: dict[str, Any]
     sha256: str
+    baseline: BaselineNetwork | None = None
 
 
 def shipped() -> dict[str, dict[str, str]]:
@@ -62,7 +92,7 @@ def describe_shipped() -> list[dict[str, Any]]:
     descriptions = []
     for name, entry in shipped().items():
         _, path, sha = find_weights(name)
-        with safe_open(path, "pt") as file:
+        with safe_open(path, "np") as file:
             header = json.loads(file.metadata()["facekit"])
             shapes = [file.get_slice(key).get_shape() for key in file.keys()]  # noqa: SIM118  (not a mapping)
         model = header["model"]
@@ -112,14 +142,57 @@ def load_weights(weights: str | os.PathLike[str] = "default") -> Weights:
     WeightsError
         Missing, changed (sha256 differs from the manifest), not safetensors, or of another version.
     """
-    name, path, found = _checked(weights)
-    header, tensors = read_tensors(path, "shared")
-    config = dict(header["model"])
+    from facekit.model import ModelConfig, SharedNetwork
+
+    stored = read_weights(weights)
+    config = dict(stored.header["model"])
     config["blocks"], config["tasks"] = tuple(config["blocks"]), tuple(config["tasks"])
     config["heads"] = {head: tuple(classes) for head, classes in config["heads"].items()}
     network = SharedNetwork(ModelConfig(**config))
-    load_tensors(network, tensors, path)
-    return Weights(header.get("name", name), network.eval(), header, found)
+    load_tensors(network, stored.tensors, stored.path)
+    return Weights(stored.name, network.eval(), stored.header, stored.sha256)
+
+
+def load_stages(weights: str | os.PathLike[str] = "default") -> Weights:
+    """Read weights for an analysis: a shared network's, or a baseline's, whose other task the default does.
+
+    A baseline's header is that of the default weights with its own entries in their place.
+
+    Raises
+    ------
+    WeightsError
+        As `load_weights`.
+    """
+    _, path, _ = find_weights(weights)
+    if _kind_of(path) != "baseline":
+        return load_weights(weights)
+    from facekit.baselines import BaselineConfig, BaselineNetwork
+
+    stored = read_weights(weights, "baseline")
+    other = load_weights()
+    header = other.header | stored.header
+    for key in ("mean", "std"):
+        if header[key] != other.header[key]:
+            raise WeightsError(
+                f"{path}: the pixels' {key} is {header[key]}, expected {other.name}'s {other.header[key]}; "
+                "train the baseline anew"
+            )
+    model = dict(header["model"])
+    own = {field.name: model[field.name] for field in fields(BaselineConfig)}
+    network = BaselineNetwork(BaselineConfig(**own | {"stack": tuple(own["stack"])}))
+    load_tensors(network, stored.tensors, stored.path)
+    header["model"] = model | {"heads": model["heads"] or other.header["model"]["heads"]}
+    return Weights(stored.name, other.network, header, stored.sha256, network.eval())
+
+
+def _kind_of(path: Path) -> str | None:
+    """Give the kind of a weights file, None for what is none."""
+    try:
+        with safe_open(path, "np") as file:
+            kind: str | None = json.loads((file.metadata() or {}).get("facekit", "{}")).get("kind")
+    except (SafetensorError, OSError):
+        return None
+    return kind
 
 
 def load_detector(
@@ -132,13 +205,27 @@ def load_detector(
     WeightsError
         As `load_weights`.
     """
-    _, path, _ = _checked(weights)
-    header, tensors = read_tensors(path, "detector")
-    config = dict(header["model"])
+    from facekit.detector_network import DetectorConfig, DetectorNetwork
+
+    stored = read_weights(weights, "detector")
+    config = dict(stored.header["model"])
     config["widths"], config["blocks"] = tuple(config["widths"]), tuple(config["blocks"])
     network = DetectorNetwork(DetectorConfig(**config))
-    load_tensors(network, tensors, path)
-    return network.eval(), header
+    load_tensors(network, stored.tensors, stored.path)
+    return network.eval(), stored.header
+
+
+def read_weights(weights: str | os.PathLike[str] = "default", kind: str = "shared") -> StoredWeights:
+    """Read a weights file without making a network of it, and without torch.
+
+    Raises
+    ------
+    WeightsError
+        As `load_weights`.
+    """
+    name, path, found = _checked(weights)
+    header, tensors = read_tensors(path, kind)
+    return StoredWeights(header.get("name", name), path, header, tensors, found)
 
 
 def _checked(weights: str | os.PathLike[str]) -> tuple[str, Path, str]:
@@ -157,7 +244,7 @@ def _checked(weights: str | os.PathLike[str]) -> tuple[str, Path, str]:
     return name, path, found
 
 
-def read_tensors(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read_tensors(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     """Read a weights file's header and tensors.
 
     Raises
@@ -166,7 +253,7 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tenso
         Not a safetensors file, without facekit's header, of another version or kind.
     """
     try:
-        with safe_open(path, "pt") as file:
+        with safe_open(path, "np") as file:
             metadata = file.metadata() or {}
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a mapping)
     except (SafetensorError, OSError) as error:
@@ -175,14 +262,13 @@ def read_tensors(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tenso
     header: dict[str, Any] = json.loads(metadata.get("facekit", "{}"))
     if header.get("version") != VERSION or header.get("kind") != kind:
         found = f"kind {header.get('kind')!r}, version {header.get('version')!r}"
-        raise WeightsError(
-            f"{path}: weights of {found}; expected kind {kind!r}, version {VERSION}; train them anew or use "
-            "another release of facekit"
-        )
+        other = "train them anew or use another release of facekit"
+        advice = f"this needs {kind} weights" if header.get("version") == VERSION else other
+        raise WeightsError(f"{path}: weights of {found}; expected kind {kind!r}, version {VERSION}; {advice}")
     return header, tensors
 
 
-def load_tensors(network: torch.nn.Module, tensors: dict[str, Tensor], path: Path) -> None:
+def load_tensors(network: torch.nn.Module, tensors: dict[str, NDArray[Any]], path: Path) -> None:
     """Put tensors read from `path` into a network.
 
     Raises
@@ -190,9 +276,11 @@ def load_tensors(network: torch.nn.Module, tensors: dict[str, Tensor], path: Pat
     WeightsError
         Names or shapes differ.
     """
+    import torch
+
     try:
         missing, unexpected = network.load_state_dict(
-            {key: tensor.float() for key, tensor in tensors.items()}, strict=False
+            {key: torch.from_numpy(tensor).float() for key, tensor in tensors.items()}, strict=False
         )
     except RuntimeError as error:
         raise WeightsError(f"{path}: tensors do not fit the header's network: {error}") from error
@@ -204,6 +292,8 @@ def load_tensors(network: torch.nn.Module, tensors: dict[str, Tensor], path: Pat
 
 def save_weights(path: Path, network: torch.nn.Module, kind: str, header: dict[str, Any]) -> str:
     """Write a network in half precision under its header, atomically, and give the file's sha256."""
+    from safetensors.torch import save
+
     tensors = {
         key: (tensor.half() if tensor.is_floating_point() else tensor).cpu().contiguous()
         for key, tensor in network.state_dict().items()

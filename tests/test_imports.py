@@ -29,7 +29,19 @@ def test_nothing_heavy_is_loaded_before_it_is_needed(statement):
 
 
 @pytest.mark.parametrize(
-    "module", ["images", "geometry", "mirror", "results", "analyzer", "keypoints", "alignment", "expression"]
+    "module",
+    [
+        "images",
+        "geometry",
+        "mirror",
+        "results",
+        "analyzer",
+        "keypoints",
+        "alignment",
+        "expression",
+        "weights",
+        "backends.onnx",
+    ],
 )
 def test_modules_on_the_way_of_a_picture_load_neither_torch_nor_pandas(module):
     assert loaded_after(f"import facekit.{module}", ("torch", "pandas")) == set()

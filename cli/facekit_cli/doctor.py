@@ -7,6 +7,7 @@ import platform
 from collections.abc import Iterator
 from hashlib import sha256
 from importlib import import_module, metadata
+from importlib.util import find_spec
 
 import typer
 
@@ -72,6 +73,10 @@ def _devices() -> Iterator[str]:
         mark = "  <- auto" if torch.device(device).type == chosen.type else ""
         console.say(f"device {device}: {name}, {precision}{mark}")
     console.say("backend torch")
+    runtime = "not installed; pip install 'facekit[onnx]'"
+    if find_spec("onnxruntime"):
+        runtime = f"ONNX Runtime {_version('onnxruntime')}, cpu"
+    console.say(f"backend onnx: {runtime}")
     console.say(f"detectors {', '.join(DETECTORS)}")
     yield from ()
 

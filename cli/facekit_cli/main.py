@@ -7,7 +7,21 @@ from typing import Annotated
 import typer
 
 from facekit import __version__
-from facekit_cli import console, crosscheck, doctor, evaluate, formats, models, predict, train
+from facekit_cli import (
+    bench,
+    console,
+    crosscheck,
+    doctor,
+    evaluate,
+    export,
+    formats,
+    models,
+    predict,
+    serve,
+    train,
+    video,
+    webcam,
+)
 
 app = typer.Typer(
     cls=console.Commands,
@@ -38,7 +52,12 @@ app.command()(evaluate.evaluate)
 app.command()(crosscheck.crosscheck)
 app.command()(train.train)
 app.command()(formats.formats)
+app.command()(video.video)
+app.command()(webcam.webcam)
+app.command()(export.export)
 app.command()(models.models)
+app.command()(serve.serve)
+app.command()(bench.bench)
 app.command()(doctor.doctor)
 
 if __name__ == "__main__":

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from facekit import geometry
+from facekit.errors import ConfigError
+
+BACKENDS: Final = ("torch", "onnx")
 
 Crops = Any
 """A batch of crops in the backend's own array type, on its device."""
@@ -42,3 +48,42 @@ class Backend(Protocol):
     def expression(self, crops: Crops, head: str) -> NDArray[np.float32]:
         """Give a head's logits (N, C) of 48x48 crops."""
         ...
+
+
+def check_backend(name: str) -> None:
+    """Raise ConfigError unless a backend has that name."""
+    if name not in BACKENDS:
+        raise ConfigError(f"unknown backend {name!r}: expected {' or '.join(BACKENDS)}")
+
+
+def make_backend(name: str, weights: str | os.PathLike[str], device: str, precision: str) -> Backend:
+    """Set up weights on a device by a backend's name; only that backend's libraries are imported.
+
+    Raises
+    ------
+    ConfigError, WeightsError
+        The backend, device or precision is unknown or not there; the weights cannot be read.
+    """
+    check_backend(name)
+    if name == "onnx":
+        from facekit.backends.onnx import OnnxBackend
+
+        return OnnxBackend(weights, device, precision)
+    from facekit.backends.torch import TorchBackend
+    from facekit.weights import load_stages
+
+    return TorchBackend(load_stages(weights), device, precision)
+
+
+def cut_crops(
+    grays: Sequence[NDArray[np.uint8]],
+    picture_of_face: NDArray[np.int64],
+    image_from_crop: NDArray[np.float64],
+    size: int,
+) -> NDArray[np.float32]:
+    """Cut crops (N, 1, size, size) float32, 0..1, as `Backend.warp` says, on the CPU."""
+    crops = np.empty((len(picture_of_face), 1, size, size), np.float32)
+    for face, picture in enumerate(picture_of_face):
+        crops[face, 0] = geometry.warp(grays[picture], image_from_crop[face], size)
+    crops /= 255
+    return crops

@@ -1,18 +1,21 @@
-"""PyTorch runs the arithmetic: on CPU with OpenCV's warp, on an accelerator with everything on the device."""
+"""PyTorch runs the arithmetic: on CPU with NumPy's warp, on an accelerator with everything on the device."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from facekit import geometry
+from facekit.backends import cut_crops
 from facekit.errors import ConfigError
-from facekit.model import INPUT_SIZE, TASKS, Branch, Task, multiplies_bfloat16
+from facekit.model import INPUT_SIZE, TASKS, Branch, Task, fold_batch_norms, multiplies_bfloat16
 from facekit.weights import Weights
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -77,9 +80,7 @@ class TorchBackend:
         self.device = choose_device(device)
         self.dtype = choose_precision(precision, self.device)
         self._branches = {
-            task: Branch(weights.network, task)
-            .to(self.device, self.dtype)
-            .to(memory_format=torch.channels_last)
+            task: _branch(weights, task).to(self.device, self.dtype).to(memory_format=torch.channels_last)
             for task in TASKS
             if task in weights.network.config.tasks
         }
@@ -105,10 +106,7 @@ class TorchBackend:
         (N, 1, size, size) float32, 0..1, on the device
         """
         if self.device.type == "cpu":
-            cut = np.empty((len(picture_of_face), 1, size, size), np.float32)
-            for face, picture in enumerate(picture_of_face):
-                cut[face, 0] = geometry.warp(grays[picture], image_from_crop[face], size)
-            return torch.from_numpy(cut).div_(255)
+            return torch.from_numpy(cut_crops(grays, picture_of_face, image_from_crop, size))
         crops = torch.empty(len(picture_of_face), 1, size, size, device=self.device)
         for picture in np.unique(picture_of_face):
             gray = torch.from_numpy(grays[picture]).to(self.device, non_blocking=True)
@@ -135,6 +133,25 @@ class TorchBackend:
             raise ValueError(f"crops of shape {tuple(crops.shape)}; expected (N, 1, {expected}, {expected})")
         normalised: Tensor = (crops - self.header["mean"]) / self.header["std"]
         return normalised.to(self.dtype).contiguous(memory_format=torch.channels_last)
+
+
+class BaselineBranch(nn.Module):
+    """A baseline for inference, its batch norms folded in; called without the task, as a Branch is."""
+
+    def __init__(self, network: nn.Module, task: Task) -> None:
+        super().__init__()
+        self.task, self.network = task, copy.deepcopy(network).eval()
+        fold_batch_norms(self.network)
+
+    def forward(self, crops: Tensor) -> Any:
+        """Give what the network gives."""
+        return self.network(crops, self.task)
+
+
+def _branch(weights: Weights, task: Task) -> nn.Module:
+    if weights.baseline is not None and weights.baseline.task == task:
+        return BaselineBranch(weights.baseline, task)
+    return Branch(weights.network, task)
 
 
 def warp_on_device(gray: Tensor, image_from_crop: NDArray[np.float64], size: int) -> Tensor:

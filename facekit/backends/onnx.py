@@ -1,0 +1,174 @@
+"""ONNX Runtime runs the arithmetic on the CPU without torch: from weights, or what `facekit export` wrote."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from facekit.backends import cut_crops
+from facekit.backends.onnx_graph import GRAPHS, detector_graph
+from facekit.errors import ConfigError, WeightsError
+from facekit.padding import padded_batch
+from facekit.weights import read_weights
+
+InferenceSession = Any
+"""onnxruntime.InferenceSession; the package has no types."""
+
+CARD = "card.json"
+"""The file of an export that says what the others are."""
+
+INPUT_SIZE = {"keypoints": 96, "expression": 48}
+
+
+class OnnxBackend:
+    """Both stages of a network on the CPU; threads may share it.
+
+    Parameters
+    ----------
+    weights : str or path-like
+        A shipped name, a weights file, or the folder of an ONNX export, whose precision is then used.
+    device : str
+        auto or cpu.
+    precision : str
+        auto or fp32: other precisions run from exports that were made in them.
+
+    Raises
+    ------
+    ConfigError
+        ONNX Runtime is not installed, or the device or precision is not to be had.
+    WeightsError
+        As `read_weights`; or an export's files are missing or of another kind.
+    """
+
+    def __init__(
+        self, weights: str | os.PathLike[str] = "default", device: str = "auto", precision: str = "auto"
+    ) -> None:
+        if device not in ("auto", "cpu"):
+            raise ConfigError(f"device {device!r}: the onnx backend runs on the CPU; use the torch backend")
+        exported = (Path(weights) / CARD).is_file()
+        if precision != "auto" and (exported or precision != "fp32"):
+            raise ConfigError(
+                f"precision {precision!r}: the onnx backend takes auto, and fp32 for weights; for others "
+                "give it the folder of `facekit export --precision P` as weights"
+            )
+        self.header, models = _read_export(Path(weights)) if exported else _built(weights)
+        self.name: str = self.header["name"]
+        self._sessions = {task: open_session(model) for task, model in models.items()}
+
+    def warp(
+        self,
+        grays: Sequence[NDArray[np.uint8]],
+        picture_of_face: NDArray[np.int64],
+        image_from_crop: NDArray[np.float64],
+        size: int,
+    ) -> NDArray[np.float32]:
+        """Cut crops (N, 1, size, size) float32, 0..1, out of gray pictures (H, W) by matrices (N, 2, 3)."""
+        return cut_crops(grays, picture_of_face, image_from_crop, size)
+
+    def keypoints(self, crops: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Give points (N, 15, 2) and expected errors (N, 15), crop pixels, of 96x96 crops."""
+        points, sigma = self._run("keypoints", crops, ["points", "sigma"])
+        return points, sigma * np.float32(self.header["sigma_factor"])
+
+    def expression(self, crops: NDArray[np.float32], head: str) -> NDArray[np.float32]:
+        """Give a head's logits (N, C), as trained, of 48x48 crops."""
+        return self._run("expression", crops, [head])[0]
+
+    def _run(self, task: str, crops: NDArray[np.float32], outputs: list[str]) -> list[NDArray[np.float32]]:
+        expected = INPUT_SIZE[task]
+        if crops.shape[1:] != (1, expected, expected):
+            raise ValueError(f"crops of shape {crops.shape}; expected (N, 1, {expected}, {expected})")
+        session = self._sessions[task]
+        if not len(crops):  # which ONNX Runtime's convolutions refuse
+            shapes = {output.name: output.shape[1:] for output in session.get_outputs()}
+            return [np.zeros((0, *shapes[name]), np.float32) for name in outputs]
+        normalised = np.ascontiguousarray((crops - self.header["mean"]) / self.header["std"], np.float32)
+        found: list[NDArray[np.float32]] = session.run(outputs, {"crops": normalised})
+        return found
+
+
+class OnnxDetector:
+    """The detector's network on the CPU; threads may share it.
+
+    Parameters
+    ----------
+    weights : str or path-like
+        A shipped name, a weights file, or the folder of an ONNX export that holds a detector.
+
+    Raises
+    ------
+    ConfigError, WeightsError
+        As OnnxBackend.
+    """
+
+    def __init__(self, weights: str | os.PathLike[str]) -> None:
+        model: str | bytes
+        if (Path(weights) / CARD).is_file():
+            card, models = _read_export(Path(weights))
+            if "detector" not in models:
+                raise WeightsError(f"{weights}: an export without a detector; export anew with one")
+            self.header, model = card["detector"], models["detector"]
+        else:
+            stored = read_weights(weights, "detector")
+            self.header, model = stored.header, detector_graph(stored)
+        self._session = open_session(model)
+
+    def __call__(
+        self, images: Sequence[NDArray[np.uint8]], min_logit: float
+    ) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+        """Give boxes (N, 4) and logits (N,) of the cells above `min_logit`, for pictures of a padded size."""
+        pictures = padded_batch(images).transpose(0, 3, 1, 2).astype(np.float32, order="C")
+        logits, boxes = self._session.run(["logits", "boxes"], {"pictures": pictures})
+        above = logits > min_logit
+        return [(boxes[k, above[k]], logits[k, above[k]]) for k in range(len(images))]
+
+
+def open_session(model: str | bytes) -> InferenceSession:
+    """Make a model, or its file, ready to run on the CPU, on OMP_NUM_THREADS threads or one a core.
+
+    Raises
+    ------
+    ConfigError
+        ONNX Runtime is not installed.
+    """
+    try:
+        import onnxruntime  # type: ignore[import-untyped]
+    except ModuleNotFoundError as error:
+        raise ConfigError(f"{error}; the onnx backend needs it: pip install 'facekit[onnx]'") from error
+    options = onnxruntime.SessionOptions()
+    # A number that is given keeps ONNX Runtime from binding threads to cores that a container may lack.
+    options.intra_op_num_threads = _threads()
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def _threads() -> int:
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    if asked.isdecimal() and int(asked):
+        return int(asked)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _built(weights: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Give the header of weights, and the model of each of their tasks."""
+    stored = read_weights(weights)
+    models = {task: GRAPHS[task](stored) for task in stored.header["model"]["tasks"]}
+    return {**stored.header, "name": stored.name}, models
+
+
+def _read_export(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """Give the card of an export, and the file of each of its networks."""
+    card = json.loads((folder / CARD).read_text())
+    if card.get("kind") != "facekit export" or card.get("format") != "onnx":
+        found = f"kind {card.get('kind')!r}, format {card.get('format')!r}"
+        raise WeightsError(f"{folder / CARD}: {found}; expected the card of `facekit export --format onnx`")
+    files = {task: folder / entry["file"] for task, entry in card["files"].items()}
+    for path in files.values():
+        if not path.is_file():
+            raise WeightsError(f"{path}: missing, though {CARD} names it; export anew")
+    return card, {task: str(path) for task, path in files.items()}
