@@ -54,6 +54,7 @@ FACE_FREE = (
 )  # fmt: skip
 """Samples of scikit-image that come with it and show no face; none is in the detector's training."""
 LOW = 0.01
+SCORES = (0.5, 0.7, 0.85)
 
 Image = NDArray[np.uint8]
 
@@ -258,6 +259,10 @@ def main() -> None:
             **{name: len(images) for name, images in empty.items()},
         },
         "detectors": {name: figures_of(make(name), make(name, LOW), scenes, helen, empty) for name in names},
+    }
+    every = make("facekit", LOW)
+    result["by_min_score"] = {
+        str(score): figures_of(make("facekit", score), every, scenes, helen, empty) for score in SCORES
     }
     for name, taken in timings({name: make(name) for name in names}, options.rounds).items():
         result["detectors"][name]["one_core"] = taken

@@ -128,6 +128,38 @@ def detectors(result: Result) -> str:
     return pivot("detector, ms", figures(result, "detector"), by("detector"), by("picture"))
 
 
+FOUND = {
+    "recall_afw_scenes": "recall, AFW scenes",
+    "recall_helen": "recall, Helen",
+    "false_positives_face_free": "false alarms a face-free sample",
+    "false_positives_masked_scenes": "false alarms a masked scene",
+    "average_precision": "average precision",
+}
+
+
+def detection(result: Result) -> str:
+    """Give what each detector finds on held-out pictures, and its time."""
+    return table(
+        ("detector", *FOUND.values(), "ms for 640x480, one core"),
+        (
+            (name, *_found(told), f"{told['one_core']['640x480']['median_ms']:.1f}")
+            for name, told in result["detectors"].items()
+        ),
+    )
+
+
+def detection_scores(result: Result) -> str:
+    """Give what facekit's detector finds by the least score."""
+    found = list(FOUND.values())[:-1]
+    return table(
+        ("--min-score", *found), ((s, *_found(told)[:-1]) for s, told in result["by_min_score"].items())
+    )
+
+
+def _found(told: Mapping[str, float]) -> list[str]:
+    return [f"{told[key]:.3f}" for key in FOUND]
+
+
 def cold_start(result: Result) -> str:
     """Give the time of a new process up to its first result."""
     shown = figures(result, "import facekit") + figures(result, "first picture")
@@ -305,6 +337,8 @@ TABLES: Mapping[str, Table] = {
     "keypoints": Table("accuracy", "cpu", keypoints),
     "latency": Table("latency", "cpu", latency),
     "latency_accelerator": Table("latency", "accelerator", latency),
+    "detection": Table("detection", "cpu", detection),
+    "detection_scores": Table("detection", "cpu", detection_scores),
     "detectors": Table("latency", "cpu", detectors),
     "cold_start": Table("latency", "cpu", cold_start),
     "throughput": Table("throughput", "cpu", throughput),

@@ -1,0 +1,1 @@
+"""The service: pictures in over HTTP, faces out as JSON, and a page to try it with."""
