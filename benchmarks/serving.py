@@ -2,12 +2,13 @@
 
     python benchmarks/serving.py [--seconds N] [--clients N]
 
-NASA's portrait (scikit-image's astronaut, 512x512, JPEG) is sent over loopback by clients that each wait for
-their answer before they send again. One client, all clients against a service without batches, and all against
-one with batches take turns, round after round, so that a busy machine is busy for all alike. Kept are medians
-and quartiles over the rounds, and the processor time that the service spent on a picture: other work on the
-machine distorts it less than the clock. Then the load: 5% of the uploads are broken, and with 2% the client
-leaves in mid-upload. Clients and service share the machine's cores. A run of less than 10 minutes is a quick one.
+NASA's portrait (scikit-image's astronaut, 512x512, JPEG) is sent over loopback by clients that each wait
+for their answer before they send again. One client, all clients against a service without batches, and
+all against one with batches take turns, round after round, so that a busy machine is busy for all alike.
+Kept are medians and quartiles over the rounds, and the processor time that the service spent on a
+picture: other work on the machine distorts it less than the clock. Then the load: 5% of the uploads are
+broken, and with 2% the client leaves in mid-upload. Clients and service share the machine's cores. A run
+of less than 10 minutes is a quick one.
 """
 
 from __future__ import annotations

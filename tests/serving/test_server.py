@@ -132,6 +132,6 @@ def test_answers_are_sent_without_waiting_for_the_client(running):
 
     with httpx.Client(base_url=running.address, trust_env=False) as client:
         times = [seconds_of_a_request(client) for _ in range(50)]
-    # Where small packets are held back, all but a connection's first requests take 40 ms and more. The fastest of
-    # many tells so on a busy machine too.
+    # Where small packets are held back, all but a connection's first requests take 40 ms or more; the fastest
+    # of many tells so on a busy machine too.
     assert min(times[5:]) < 0.03
