@@ -192,7 +192,7 @@ def test_it_is_a_generator_that_checks_its_arguments_at_once(tmp_path, swaying, 
 
 
 def threads() -> set[str]:
-    return {thread.name for thread in threading.enumerate() if thread.name.startswith("facekit")}
+    return {thread.name for thread in threading.enumerate() if thread.name == "facekit-ahead"}
 
 
 def test_leaving_early_ends_the_threads_and_only_a_few_frames_were_decoded(swaying, analyzer):
