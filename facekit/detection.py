@@ -28,6 +28,9 @@ NMS_OVERLAP = 0.3
 VISIBLE = 1 / 3
 """Least share of a face's box that lies in the picture: YuNet sees faces in the padding of narrow ones."""
 
+LEAST_SIDE = 320
+"""facekit's detector enlarges smaller pictures to this longest side, for the small faces in them."""
+
 YUNET_LEAST = 8
 """Pixels; of smaller pictures YuNet's answers differ from run to run."""
 
@@ -142,7 +145,7 @@ class FacekitDetector:
         """See Detector."""
         odds = math.log(max(self.min_score, 1e-6) / max(1 - self.min_score, 1e-6))
         min_logit = (odds - self._offset) / self._slope
-        pictures = [_shrink(image, self.longest_side) for image in images]
+        pictures = [_shrink(image, self.longest_side, LEAST_SIDE) for image in images]
         sizes: dict[tuple[int, int], list[int]] = {}
         for place, (small, _) in enumerate(pictures):
             sizes.setdefault(padded_size(*small.shape[:2]), []).append(place)
@@ -364,17 +367,22 @@ class _PerThread:
         return self._local.made
 
 
-def _shrink(image: Image, longest_side: int) -> tuple[Image, NDArray[np.float64]]:
-    """Give the picture, no longer than `longest_side` pixels, and the factors (4,) that bring boxes back."""
+def _shrink(image: Image, longest_side: int, least: int = 0) -> tuple[Image, NDArray[np.float64]]:
+    """Give the picture, no longer than `longest_side` pixels, and the factors (4,) that bring boxes back.
+
+    A picture whose longest side is below `least` is enlarged to it.
+    """
     import cv2
 
     height, width = image.shape[:2]
-    scale = longest_side / max(height, width)
-    if scale >= 1:
+    longest = max(height, width)
+    side = min(max(longest, least), longest_side)
+    if side == longest:
         return np.ascontiguousarray(image), np.ones(4)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
-    small = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
-    return small, np.tile([width / size[0], height / size[1]], 2)
+    size = max(1, round(width * side / longest)), max(1, round(height * side / longest))
+    way = cv2.INTER_AREA if side < longest else cv2.INTER_LINEAR
+    resized = np.asarray(cv2.resize(image, size, interpolation=way), np.uint8)
+    return resized, np.tile([width / size[0], height / size[1]], 2)
 
 
 def _best(boxes: NDArray[Any], scores: NDArray[Any], overlap: float = NMS_OVERLAP) -> NDArray[np.int64]:
