@@ -160,10 +160,10 @@ def main() -> None:
 
 
 def _short(result: CrossCheck) -> dict[str, Any]:
-    """Give a summary without its lists of rows."""
+    """Give a summary without its lists of rows and its paths."""
     told = result.to_dict()
     faults = {kind: {k: v for k, v in fault.items() if k != "rows"} for kind, fault in told["faults"].items()}
-    return told | {"faults": faults, "skipped": len(told["skipped"])}
+    return told | {"dataset": result.dataset.name, "faults": faults, "skipped": len(told["skipped"])}
 
 
 if __name__ == "__main__":
