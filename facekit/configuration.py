@@ -45,6 +45,8 @@ class DataConfig:
         Sets that are not used at all.
     balanced : bool
         Add mirrored and shifted copies until all expressions of a set are equally frequent.
+    detector : str
+        What finds the faces of whole pictures: auto, haar or yunet.
     """
 
     crop_factor: float = 1.6
@@ -53,6 +55,7 @@ class DataConfig:
     held_out: Mapping[str, int] = field(default_factory=dict)
     leave_out: tuple[str, ...] = ()
     balanced: bool = False
+    detector: str = "auto"
 
 
 @dataclass(frozen=True)

@@ -36,24 +36,31 @@ class FitConfig:
     epochs : int
     optimizer : str
         sgd (Nesterov momentum .9) or adamw.
+    cycles : int
+        How often the learning rate rises and falls; the epochs are shared out evenly [1]_.
     learning_rate : float
-        The peak, reached after the warm-up; then a cosine down to nothing.
+        A cycle's peak, reached after the warm-up; then a cosine down to nothing.
     weight_decay : float
         On weights of convolutions and linear layers.
     warmup : float
-        Share of all steps.
+        Share of a cycle's steps.
     average : float
         Decay a step of the exponential moving average of the weights, which is what is evaluated and kept.
     clip : float
         Largest norm of the gradient.
     early_share : float
-        Share of the epochs that belong to the early phase, see the objectives; 0: there is none.
+        Share of a cycle's epochs that belong to its early phase, see the objectives; 0: there is none.
     seed : int
     compiled : bool
         Compile the network (torch.compile); pays on accelerators after some minutes.
+
+    References
+    ----------
+    .. [1] I. Loshchilov and F. Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017.
     """
 
     epochs: int = 30
+    cycles: int = 1
     optimizer: str = "sgd"
     learning_rate: float = 0.1
     weight_decay: float = 5e-4
@@ -170,13 +177,13 @@ def fit(
         torch.manual_seed(seed)
         generator = torch.Generator(device).manual_seed(seed)
         for objective in objectives:
-            objective.start_epoch(epoch / config.epochs, generator)
+            objective.start_epoch(*divmod(epoch * config.cycles / config.epochs, 1), generator)
         network.train()
         sums = {objective.name: torch.zeros((), device=device) for objective in objectives}
         for step in range(steps):
-            done = (epoch * steps + step) / (config.epochs * steps)
+            done = (epoch * steps + step) * config.cycles / (config.epochs * steps)
             for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate * _shape(done, config.warmup)
+                group["lr"] = config.learning_rate * _shape(done % 1, config.warmup)
             total = torch.zeros((), device=device)
             for objective in objectives:
                 if step % objective.every == 0:
@@ -212,7 +219,7 @@ class _Mixed(nn.Module):
 
 
 def _shape(done: float, warmup: float) -> float:
-    """Give the share of the peak learning rate after a share `done` of the steps."""
+    """Give the share of the peak learning rate after a share `done` of a cycle's steps."""
     if done < warmup:
         return done / warmup
     return 0.5 + 0.5 * math.cos(math.pi * (done - warmup) / (1 - warmup))

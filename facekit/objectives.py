@@ -53,8 +53,8 @@ class Objective(Protocol):
         """Count the batches of an epoch."""
         ...
 
-    def start_epoch(self, done: float, generator: Generator) -> None:
-        """Draw the order of an epoch's samples; `done` is the share of the run that lies behind."""
+    def start_epoch(self, cycle: float, done: float, generator: Generator) -> None:
+        """Draw the order of an epoch's samples; of the cycle, counted from 0, the share `done` lies behind."""
         ...
 
     def loss(self, network: nn.Module, step: int, generator: Generator) -> Tensor:
@@ -81,8 +81,7 @@ class KeypointObjective:
     weight : float
         Of a pixel of distance, against a nat of expression loss.
     early_share : float
-        Share of the epochs that `augment` is for; the rest of the run varies its crops as `late_augment`
-        says.
+        Share of each cycle that `augment` is for; the rest varies its crops as `late_augment` says.
     late_augment : AugmentConfig
     watched : KeypointSamples on the device, optional
         Training samples whose figures stand beside the held-out ones.
@@ -115,7 +114,7 @@ class KeypointObjective:
         """Count the batches of an epoch."""
         return max(1, int(self.train.draws.sum()) // self.batch_size)
 
-    def start_epoch(self, done: float, generator: Generator) -> None:  # noqa: ARG002
+    def start_epoch(self, cycle: float, done: float, generator: Generator) -> None:  # noqa: ARG002
         """Choose the augmentation; each batch is drawn with replacement by the samples' weights."""
         self._augment = self.augment if done < self.early_share or not self.early_share else self.late_augment
 
@@ -183,9 +182,9 @@ class ExpressionObjective:
     auxiliary : float
         Weight of each head besides the default one.
     early_share : float
-        Share of the epochs that a short run begins with: crops of `early_size` pixels a side, which cost
-        less; the rest of the run varies its crops as `late_augment` says.
+        Share of each cycle that `augment` is for; the rest varies its crops as `late_augment` says.
     early_size : int
+        Side of the crops in the first cycle's early phase, pixels; small ones cost less.
     late_augment : AugmentConfig
     watched : ExpressionSamples on the device, optional
         Training samples whose figures stand beside the held-out ones.
@@ -216,16 +215,17 @@ class ExpressionObjective:
         self.smoothing, self.auxiliary = smoothing, auxiliary
         self.early_share, self.early_size = early_share, early_size
         self.late_augment = late_augment or augment
-        self._early = early_share > 0
+        self._early = self._small = early_share > 0
         self._order = torch.empty(0, dtype=torch.int64)
 
     def batches(self) -> int:
         """Count the batches of an epoch."""
         return max(1, int(self.train.draws.sum()) // self.batch_size)
 
-    def start_epoch(self, done: float, generator: Generator) -> None:
+    def start_epoch(self, cycle: float, done: float, generator: Generator) -> None:
         """Draw each sample `draws` times, the fraction by chance, in random order."""
         self._early = done < self.early_share
+        self._small = self._early and cycle == 0
         draws = self.train.draws
         chance = torch.rand(len(draws), device=draws.device, generator=generator)
         times = (draws.floor() + (chance < draws.frac())).long()
@@ -238,7 +238,7 @@ class ExpressionObjective:
         index = self._order[start : start + self.batch_size]
         augment = self.augment if self._early or not self.early_share else self.late_augment
         crops = augment_expression(self.train.canvases[index], INPUT_SIZE["expression"], augment, generator)
-        if self._early:
+        if self._small:
             crops = F.interpolate(crops, self.early_size, mode="bilinear", antialias=True)
         targets, weights = self.train.targets[index], self.train.weights[index]
         logits, start = network((crops - self.mean) / self.std, "expression"), 0

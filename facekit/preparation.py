@@ -134,7 +134,7 @@ def prepare(
         if backend is None or frame is None or dataset.fer2013_frame:
             canvases, places = expression_canvases(dataset, None, skipped)
         else:
-            detector = make_detector("auto" if dataset.whole_pictures else "none")
+            detector = make_detector(config.data.detector if dataset.whole_pictures else "none")
             aligner = PictureAligner(backend, detector, frame, config.data.crop_factor)
             file = out / "aligner" / f"{dataset.name}.safetensors"
             canvases, places = _aligned_canvases(dataset, aligner, file, resume, skipped)

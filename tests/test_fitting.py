@@ -30,7 +30,7 @@ class Regression:
     def batches(self) -> int:
         return 20
 
-    def start_epoch(self, done: float, generator: Generator) -> None:
+    def start_epoch(self, cycle: float, done: float, generator: Generator) -> None:
         self.x = torch.rand(20, 16, 1, generator=generator)
 
     def loss(self, network: nn.Module, step: int, generator: Generator) -> Tensor:

@@ -56,7 +56,7 @@ def test_an_epoch_shows_every_sample_once_in_another_order_each_time():
     for _ in range(2):
         network.seen.clear()
         rng = generator().manual_seed(len(orders))
-        objective.start_epoch(0.0, rng)
+        objective.start_epoch(0, 0.0, rng)
         for step in range(objective.batches()):
             objective.loss(network, step, rng)
         grays = (torch.cat(network.seen).mean((1, 2, 3)) * 255).round().int().tolist()
@@ -67,7 +67,7 @@ def test_an_epoch_shows_every_sample_once_in_another_order_each_time():
 
 def test_samples_are_drawn_as_often_as_they_say():
     objective = expression_objective(expressions(200, draw=1.5))
-    objective.start_epoch(0.0, generator())
+    objective.start_epoch(0, 0.0, generator())
     times = np.bincount(objective._order.numpy(), minlength=200)
     assert set(times) == {1, 2}
     assert 0.4 < (times == 2).mean() < 0.6
@@ -75,7 +75,7 @@ def test_samples_are_drawn_as_often_as_they_say():
 
 def test_heads_learn_from_the_samples_that_speak_to_them():
     objective, network = expression_objective(expressions(7), auxiliary=0.5), Recorder(3)
-    objective.start_epoch(0.0, generator())
+    objective.start_epoch(0, 0.0, generator())
     loss = objective.loss(network, 0, generator())
     probabilities = torch.tensor([0.0, 0, 0, 2, 0, 0, 0]).log_softmax(0)
     three = torch.zeros(3).log_softmax(0)
@@ -89,7 +89,7 @@ def test_the_early_phase_has_small_crops_and_the_late_one_its_own_augmentation()
     )
     network = Recorder()
     for done in (0.0, 0.49, 0.5, 0.9):
-        objective.start_epoch(done, generator())
+        objective.start_epoch(0, done, generator())
         objective.loss(network, 0, generator())
     assert [crops.shape[-1] for crops in network.seen] == [32, 32, 48, 48]
     varied = [float(crops.std((1, 2, 3)).max()) > 0.01 for crops in network.seen]
@@ -128,7 +128,7 @@ STILL = replace(JITTER, scale=0.0, shift=0.0)
 
 def test_keypoint_loss_is_the_weighted_distance_and_likelihood():
     objective = KeypointObjective(keypoints(8), keypoints(8), STILL, 0.0, 1.0, batch_size=8, weight=0.5)
-    objective.start_epoch(0.0, generator())
+    objective.start_epoch(0, 0.0, generator())
     loss = objective.loss(Oracle(3.0), 0, generator())
     likelihood = 2 * 3.0 / 2.0 + 2 * np.log(2.0)
     assert loss.item() == pytest.approx(0.5 * (3.0 + 0.1 * likelihood), abs=1e-3)
@@ -141,7 +141,7 @@ def test_keypoint_augmentation_changes_with_the_phase():
     )
     losses = []
     for done in (0.0, 0.6):
-        objective.start_epoch(done, generator())
+        objective.start_epoch(0, done, generator())
         losses.append(objective.loss(Oracle(0.0), 0, generator()).item())
     assert losses[0] > 0.3
     assert losses[1] < 0.2
