@@ -8,6 +8,7 @@ import typer
 
 from facekit import __version__
 from facekit_cli import (
+    batch,
     bench,
     console,
     crosscheck,
@@ -54,6 +55,7 @@ app.command()(train.train)
 app.command()(formats.formats)
 app.command()(video.video)
 app.command()(webcam.webcam)
+app.command()(batch.batch)
 app.command()(export.export)
 app.command()(models.models)
 app.command()(serve.serve)
