@@ -30,7 +30,7 @@ def batch(
         list[str],
         typer.Argument(
             metavar="SRC",
-            help="Folder, glob, list (.txt, .lst, .list), table (.csv, .tsv, .parquet) or archive (.tar, .zip).",
+            help="Folder, glob, list (.txt, .lst), table (.csv, .tsv, .parquet), archive (.tar, .zip).",
         ),
     ],
     out: Annotated[str, typer.Option(metavar="DIR", help="Folder of the shards; a run there goes on.")],
@@ -47,13 +47,16 @@ def batch(
     ] = None,
     root: Annotated[
         str | None,
-        typer.Option(metavar="DIR", help="Where relative paths in lists and tables begin.", show_default="beside"),
+        typer.Option(
+            metavar="DIR", help="Where relative paths in lists and tables begin.", show_default="beside"
+        ),
     ] = None,
     address: Annotated[
         str | None, typer.Option(metavar="A", help="Of a Ray cluster; without it Ray is started here.")
     ] = None,
     cpus_per_worker: Annotated[
-        float | None, typer.Option(min=0.01, help="Processor cores of a Ray actor.", show_default="1, or as fit")
+        float | None,
+        typer.Option(min=0.01, help="Processor cores of a Ray actor.", show_default="1, or as fit"),
     ] = None,
     gpus_per_worker: Annotated[
         float | None,
@@ -112,7 +115,7 @@ def batch(
         gpus_per_worker=gpus_per_worker,
     )
     with console.progress("pictures", "pictures/s") as tick:
-        for far in run_batch(sources, out, config):  # noqa: B007  (the last one is told below)
+        for far in run_batch(sources, out, config):
             tick(far.pictures, far.planned)
     console.say(f"{out}: {far.pictures:,} pictures, {far.faces:,} faces, {far.failed:,} pictures failed")
     raise typer.Exit(0 if not far.failed else 2 if far.failed == far.planned else 1)

@@ -13,7 +13,7 @@ from facekit.batch.chunks import Chunk, Source, Stamp, check_unchanged, is_pictu
 from facekit.errors import ImageError
 
 MOST_BYTES = 1 << 28
-"""A packed picture that says it is larger is not unpacked; the largest JPEG of 50 million pixels is a half."""
+"""A packed picture that says it is larger is not unpacked: 50 million pixels as they are would be less."""
 
 TAR_BLOCK = 512
 
@@ -74,7 +74,7 @@ def _tar_starts(path: str, faults: list[str]) -> Iterator[int]:
     try:
         with tarfile.open(path, "r:") as archive:
             while (member := archive.next()) is not None:
-                archive.members.clear()  # it would keep them all
+                archive.members = []  # type: ignore[attr-defined]  # it would keep them all
                 if member.isfile() and is_picture(member.name):
                     yield member.offset
             end = archive.offset
@@ -106,7 +106,7 @@ def _unzipped(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Source:
 
 
 @lru_cache(maxsize=1)
-def _zip_pictures(path: str, stamp: Stamp) -> tuple[zipfile.ZipFile, list[zipfile.ZipInfo]]:
+def _zip_pictures(path: str, _stamp: Stamp | None) -> tuple[zipfile.ZipFile, list[zipfile.ZipInfo]]:
     """Open a zip file, which reads its directory; the next chunk is likely to be in the same one."""
     archive = zipfile.ZipFile(path)
     return archive, [entry for entry in archive.infolist() if is_picture(entry.filename)]

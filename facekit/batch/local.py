@@ -1,4 +1,4 @@
-"""The engine for one machine: processes that each read, decode and analyse, a bounded number of chunks ahead."""
+"""The engine for one machine: processes that read, decode and analyse, a bounded number of chunks ahead."""
 
 from __future__ import annotations
 

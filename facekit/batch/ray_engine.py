@@ -39,12 +39,14 @@ STORE_BYTES = 256 << 20
 """Of the object store of a Ray that is started here: it holds lines of JSON, no pictures."""
 
 # Read when Ray is imported. Ray's processes listen on the loopback interface only, as on macOS; they do not
-# report home; the workers get as much of a busy core as others; and `uv run` is not run again for each.
+# report home; the workers get as much of a busy core as others; `uv run` is not run again for each; and the
+# log stays off the terminal: Ray warns of how Ray Data starts actors.
 _ENVIRONMENT = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",
 }
 
 
@@ -90,7 +92,7 @@ class RayEngine:
         self._ray = _import_ray(local=address is None)
         self._owned = not self._ray.is_initialized()
         if self._owned:
-            _connect(self._ray, address, resources)
+            _connect(self._ray, address)
         try:
             nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
             self.pool = fit_pool(nodes, resources, accelerated=analysis.device != "cpu")
@@ -129,7 +131,7 @@ class RayEngine:
             single = dict(self._map([(task, place) for place in places]))
             if not single and len(missing) == len(window):
                 raise ConfigError(
-                    "all actors died: too little memory, or facekit is not installed on the cluster's machines"
+                    "all actors died: too little memory, or facekit is not installed on the cluster"
                 )
             yield join_singles(task, (single.get(place) for place in places))
 
@@ -205,8 +207,8 @@ def fit_pool(
             return Resources(wanted.workers or room, cpus, gpus)
     have = ", ".join(f"{node.get('CPU', 0):g} CPUs and {node.get('GPU', 0):g} GPUs" for node in nodes[:8])
     raise ConfigError(
-        f"{wanted.workers or 1} workers of {cpus:g} CPUs and {gpus:g} GPUs each do not fit: there is room for "
-        f"{room} on {len(nodes)} machines ({have}); lower --workers, --cpus-per-worker or --gpus-per-worker"
+        f"{wanted.workers or 1} workers of {cpus:g} CPUs and {gpus:g} GPUs each do not fit: there is room "
+        f"for {room} on {len(nodes)} machines ({have}); lower --workers, --cpus-per-worker, --gpus-per-worker"
     )
 
 
@@ -233,7 +235,7 @@ def _import_ray(*, local: bool) -> Any:
     return ray
 
 
-def _connect(ray: Any, address: str | None, resources: Resources) -> None:
+def _connect(ray: Any, address: str | None) -> None:
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

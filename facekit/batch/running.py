@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import facekit
 from facekit.batch.chunks import stamp_of
 from facekit.batch.local import LocalEngine
 from facekit.batch.plan import Plan, make_plan, read_plan
@@ -17,6 +16,7 @@ from facekit.batch.shards import Shards, check_format, locked
 from facekit.batch.sources import find_chunks
 from facekit.batch.work import Analysis, Outcome, Task
 from facekit.errors import ConfigError
+from facekit.weights import shipped
 
 ENGINES: Final = ("local", "ray")
 
@@ -49,7 +49,7 @@ class BatchConfig:
         Of a Ray actor.
     """
 
-    analysis: Analysis = Analysis()
+    analysis: Analysis = field(default_factory=Analysis)
     engine: str = "local"
     format: str = "jsonl"
     shard_size: int = 1000
@@ -126,9 +126,7 @@ def run_batch(
 
 
 def _planned(folder: Path, sources: Sequence[str], settings: dict[str, Any], config: BatchConfig) -> Plan:
-    chunks = find_chunks(
-        sources, config.analysis.batch_size, config.shard_size, config.column, config.root
-    )
+    chunks = find_chunks(sources, config.analysis.batch_size, config.shard_size, config.column, config.root)
     return make_plan(folder, settings, chunks, config.shard_size)
 
 
@@ -182,15 +180,15 @@ def _settings(sources: Sequence[str], config: BatchConfig) -> dict[str, Any]:
     analysis = asdict(config.analysis)
     del analysis["device"], analysis["allow_private"]
     models = [analysis["weights"], analysis["detector_model"]]
-    relative = any("://" not in source and not os.path.isabs(source) for source in sources)
+    relative = any("://" not in source and not Path(source).is_absolute() for source in sources)
     return {
-        "facekit": facekit.__version__,
         "sources": list(sources),
-        "below": os.getcwd() if relative else None,
+        "below": str(Path.cwd()) if relative else None,
         "column": config.column,
         "root": config.root,
         "format": config.format,
         "shard_size": config.shard_size,
         **analysis,
+        "shipped": sorted(entry["file"] for entry in shipped().values()),
         "model_files": [list(stamp_of(name)) for name in models if name and Path(name).is_file()],
     }

@@ -62,7 +62,7 @@ class Shards:
             shard = listed.get(path.name)
             if shard is None or shard.bytes != path.stat().st_size:
                 shard = self._counted(path)
-            if shard is not None and shard.pictures == part.pictures:  # else a crash of the machine cut it off
+            if shard is not None and shard.pictures == part.pictures:  # else cut off
                 self.done[part.number] = shard
 
     def write(self, part: int, outcomes: Sequence[Outcome]) -> None:
@@ -147,7 +147,7 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise ConfigError(f"{folder}: another run is writing there; wait, or choose another --out") from error
+            raise ConfigError(f"{folder}: another run is writing there; choose another --out") from error
         yield
 
 

@@ -62,7 +62,7 @@ def csv_chunks(path: str, size: int, column: str | None, root: str) -> Iterator[
 
 
 def read_csv(chunk: Chunk) -> Iterator[tuple[str, Source]]:
-    """Give name and source of a chunk's pictures; a column whose name ends in bytes or base64 holds base64."""
+    """Give name and source of a chunk's pictures; a column named "...bytes" or "...base64" holds base64."""
     check_unchanged(chunk)
     place = _header(chunk.path).index(chunk.column)
     encoded = chunk.column.lower().endswith(("bytes", "base64"))
@@ -188,7 +188,7 @@ def _rows(path: str, start: int) -> Iterator[tuple[int, list[str]]]:
 
 
 @lru_cache(maxsize=1)
-def _row_group(path: str, stamp: Stamp, group: int, column: str) -> tuple[int, Any]:
+def _row_group(path: str, _stamp: Stamp | None, group: int, column: str) -> tuple[int, Any]:
     """Read a column of a row group; the next chunk is likely to be in the same one."""
     _, parquet = _pyarrow()
     with parquet.ParquetFile(path) as file:

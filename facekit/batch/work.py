@@ -105,8 +105,7 @@ class Worker:
             failed += faces.error is not None
             found += len(faces)
         missing = (task.chunk.count if only is None else 1) - len(lines)
-        for _ in range(missing):  # an archive that lost its end since it was planned would have another stamp
-            lines.append(self._failed(task.chunk.path, "ends before this picture").to_json())
+        lines += [self._failed(task.chunk.path, "ends before this picture").to_json()] * missing
         return Outcome(task.part, task.place, lines, failed + missing, found)
 
     def _analyse(self, chunk: Chunk, only: int | None) -> Iterator[Faces]:
@@ -152,7 +151,9 @@ def join_singles(task: Task, singles: Iterable[Outcome | None]) -> Outcome:
         error = f"{name}: the worker process died of this picture, or ran out of memory"
         lines += [Faces.failed(name, weights, error).to_json()] if outcome is None else outcome.lines
     failed = sum(1 if one is None else one.failed for one in outcomes)
-    return Outcome(task.part, task.place, lines, failed, sum(one.faces for one in outcomes if one is not None))
+    return Outcome(
+        task.part, task.place, lines, failed, sum(one.faces for one in outcomes if one is not None)
+    )
 
 
 def use_one_thread() -> None:
