@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -132,6 +133,7 @@ _worker: Worker | None = None
 def _start(analysis: Analysis, started: Any) -> None:
     """Set up a worker process; the model comes with the first task, whose errors reach who asked."""
     global _analysis, _number
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C ends the run from above
     threading.Thread(target=_die_with_parent, daemon=True).start()
     with started.get_lock():
         _analysis, _number = analysis, started.value

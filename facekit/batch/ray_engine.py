@@ -39,14 +39,12 @@ STORE_BYTES = 256 << 20
 """Of the object store of a Ray that is started here: it holds lines of JSON, no pictures."""
 
 # Read when Ray is imported. Ray's processes listen on the loopback interface only, as on macOS; they do not
-# report home; the workers get as much of a busy core as others; `uv run` is not run again for each; and the
-# log stays off the terminal: Ray warns of how Ray Data starts actors.
+# report home; the workers get as much of a busy core as others; and `uv run` is not run again for each.
 _ENVIRONMENT = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-    "RAY_BACKEND_LOG_LEVEL": "fatal",
 }
 
 

@@ -112,6 +112,8 @@ def run_batch(
     check_format(config.format)
     if config.engine not in ENGINES:
         raise ConfigError(f"unknown engine {config.engine!r}: expected {' or '.join(ENGINES)}")
+    if config.address is not None and _relative([*sources, *([config.root] if config.root else ())]):
+        raise ConfigError("the machines of a cluster stand in other folders; give absolute paths")
     folder = Path(out)
     with locked(folder):
         settings = _settings(sources, config)
@@ -180,10 +182,9 @@ def _settings(sources: Sequence[str], config: BatchConfig) -> dict[str, Any]:
     analysis = asdict(config.analysis)
     del analysis["device"], analysis["allow_private"]
     models = [analysis["weights"], analysis["detector_model"]]
-    relative = any("://" not in source and not Path(source).is_absolute() for source in sources)
     return {
         "sources": list(sources),
-        "below": str(Path.cwd()) if relative else None,
+        "below": str(Path.cwd()) if _relative(sources) else None,
         "column": config.column,
         "root": config.root,
         "format": config.format,
@@ -192,3 +193,8 @@ def _settings(sources: Sequence[str], config: BatchConfig) -> dict[str, Any]:
         "shipped": sorted(entry["file"] for entry in shipped().values()),
         "model_files": [list(stamp_of(name)) for name in models if name and Path(name).is_file()],
     }
+
+
+def _relative(paths: Iterable[str]) -> bool:
+    """Tell whether one of the paths begins where this process stands."""
+    return any("://" not in path and not Path(path).is_absolute() for path in paths)

@@ -168,6 +168,9 @@ def _to_parquet(lines: bytes) -> bytes:
     from pyarrow import json as arrow_json
     from pyarrow import parquet
 
+    if rb"\ud" in lines:  # Parquet's text is UTF-8: bytes of file names that are not become question marks
+        texts = [json.dumps(json.loads(line), ensure_ascii=False) for line in lines.splitlines()]
+        lines = "".join(f"{text}\n" for text in texts).encode(errors="replace")
     options = arrow_json.ParseOptions(explicit_schema=_schema(pyarrow), unexpected_field_behavior="error")
     # A line of many faces is longer than a block may be by default.
     blocks = arrow_json.ReadOptions(block_size=max(len(lines), 1), use_threads=False)
