@@ -8,6 +8,8 @@ from typing import Any
 
 import charts
 from charts import number
+from reckoning import PICTURES, Cluster, reckon
+from reckoning import runs as largest_run
 
 Result = dict[str, Any]
 Figure = dict[str, Any]
@@ -332,6 +334,53 @@ def runs(result: Result) -> str:
     return pivot("", result["figures"], by("run"), by("name", "unit"))
 
 
+BACKENDS = ("torch", "onnx")
+STAGES = ("decode", "detect", "network", "rest")
+
+
+def scale_cost(result: Result) -> str:
+    """Give what a million pictures cost and where that goes, a line a backend."""
+    rows = []
+    for backend in BACKENDS:
+        told = {figure["name"]: figure["value"] for figure in largest_run(result, backend)}
+        times = {name: figures(result, name, backend=backend)[0]["median"] for name in STAGES}
+        shares = [percent(time / sum(times.values())) for time in times.values()]
+        hours = told["picture"] / 3.6  # a million pictures' milliseconds, in hours
+        memory = f"{told['memory a worker']:,.0f} MiB"
+        rows.append(
+            (backend, f"{told['picture']:.1f} ms", f"{hours:.1f}", f"{hours / 2:.1f}", *shares, memory)
+        )
+    head = ("backend", "a picture", "core hours a million", "hours on 2 cores", *STAGES, "memory a worker")
+    return table(head, rows) + _notes(result)
+
+
+def scale_runs(result: Result) -> str:
+    """Give whole runs by the number of workers."""
+    shown = [figure for figure in result["figures"] if "workers" in figure["setting"]]
+    return pivot("backend, workers", shown, by("backend", "workers"), by("name", "unit")) + _notes(result)
+
+
+def scale_reckoning(result: Result) -> str:
+    """Give the nodes, hours and money that PICTURES take on the named cluster."""
+    cluster, rows = Cluster(), []
+    for backend in BACKENDS:
+        told = reckon(result, backend, cluster)
+        parts = (f"{rate:,.0f}" for rate in told.rates.values())
+        money = (f"{told.hours:.1f}", f"${told.dollars:,.0f}", told.bottleneck)
+        rows.append((backend, *money, *parts, f"{told.memory:.0f} GiB", f"{told.output:,.0f} GB"))
+    limits = [f"{name}, pictures/s" for name in reckon(result, BACKENDS[0], cluster).rates]
+    head = ("backend", "hours", "money", "bottleneck", *limits, "memory a machine", "shards")
+    inputs = (
+        f"{PICTURES:,} pictures on {cluster.name}, {cluster.cores} cores, {cluster.memory:g} GiB and "
+        f"{cluster.network:g} Gbit/s each, ${cluster.price:g} an hour; storage of {cluster.store:g} GB/s"
+    )
+    return f"{inputs}:\n\n{table(head, rows)}{_notes(result)}"
+
+
+def _notes(result: Result) -> str:
+    return f"\n{result['notes']}\n" if result.get("notes") else ""
+
+
 TABLES: Mapping[str, Table] = {
     "accuracy": Table("accuracy", "cpu", accuracy),
     "keypoints": Table("accuracy", "cpu", keypoints),
@@ -355,6 +404,9 @@ TABLES: Mapping[str, Table] = {
     "onnx_accuracy": Table("onnx-accuracy", "cpu", runs),
     "onnx_speed": Table("onnx-speed", "cpu", runs),
     "onnx_start": Table("onnx-start", "cpu", runs),
+    "scale_cost": Table("scale", "cpu", scale_cost),
+    "scale_runs": Table("scale", "cpu", scale_runs),
+    "scale_reckoning": Table("scale", "cpu", scale_reckoning),
     "training": Table("training", "cpu", training),
     "training_accelerator": Table("training", "accelerator", training),
     "augmentation": Table("augmentation", "cpu", augmentation),

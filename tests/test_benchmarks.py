@@ -52,10 +52,13 @@ def scripts():
         patch.syspath_prepend(str(BENCHMARKS))
         import charts
         import compare
+        import reckoning
         import render
         import tables
 
-        yield SimpleNamespace(charts=charts, compare=compare, render=render, tables=tables)
+        yield SimpleNamespace(
+            charts=charts, compare=compare, reckoning=reckoning, render=render, tables=tables
+        )
 
 
 @pytest.fixture(scope="module")
@@ -72,6 +75,45 @@ def setting(tmp_path):
 
 def suite_of(*cases: Case):
     return lambda _name: SimpleNamespace(cases=lambda _setting: list(cases))
+
+
+# What very many pictures take
+
+
+def scale_result():
+    def figures(backend, workers, picture, writing):
+        told = {"picture": picture, "writing process": writing, "memory a worker": 1024, "output": 2000}
+        return [value(name, one, "ms", backend=backend, workers=workers) for name, one in told.items()]
+
+    stages = [
+        {**value(name, 0, "ms", backend=backend), "median": 5}
+        for name in ("decode", "detect", "network", "rest")
+        for backend in ("torch", "onnx")
+    ]
+    runs = figures("torch", 1, 99, 99) + figures("torch", 2, 36, 0.1) + figures("onnx", 2, 18, 10)
+    machine = {"processor": "P", "cores": 2, "accelerator": None, "packages": {"torch": "2"}}
+    figures_of_all = [value("input", 100_000, "bytes"), *stages, *runs]
+    return {"figures": figures_of_all, "notes": "A note.", "machine": machine, "date": "2026-01-01"}
+
+
+def test_the_slowest_part_of_a_cluster_sets_hours_and_money(scripts):
+    result = scale_result()
+    cluster = scripts.reckoning.Cluster("c", nodes=10, cores=36, price=2, network=8, store=2)
+    told = scripts.reckoning.reckon(result, "torch", cluster, 36_000_000)
+    expected = {"workers": 10_000, "writing process": 10_000, "network": 100_000, "storage": 20_000}
+    assert told.rates == pytest.approx(expected)
+    assert (told.hours, told.dollars) == pytest.approx((1, 20))
+    assert (told.memory, told.output) == pytest.approx((36, 72))
+    told = scripts.reckoning.reckon(result, "onnx", cluster, 36_000_000)
+    assert (told.bottleneck, told.hours) == ("writing process", pytest.approx(100))
+
+
+def test_the_tables_of_scale_tell_core_hours_shares_and_the_note(scripts):
+    drawn = scripts.tables.scale_cost(scale_result())
+    assert "| torch | 36.0 ms | 10.0 | 5.0 | 25.0% | 25.0% | 25.0% | 25.0% | 1,024 MiB |" in drawn
+    assert drawn.endswith("A note.\n")
+    assert "| onnx 2 | 18 | 10 |" in scripts.tables.scale_runs(scale_result())
+    assert "100,000,000 pictures on" in scripts.tables.scale_reckoning(scale_result())
 
 
 # How things are timed

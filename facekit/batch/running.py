@@ -100,7 +100,7 @@ def run_batch(
     Yields
     ------
     Progress
-        At the start, and whenever some pictures are done.
+        At the start, whenever some pictures are done, and at the end.
 
     Raises
     ------

@@ -75,6 +75,7 @@ def listening(pids: dict[int, str]) -> set[str]:
 LOOPBACK = {"0100007F", "0000000000000000FFFF00000100007F", "00000000000000000000000001000000"}
 
 
+@pytest.mark.slow
 def test_ray_gives_what_one_machine_gives_though_the_run_and_then_an_actor_are_killed(tmp_path):
     pytest.importorskip("ray.data", reason="Ray is not installed", exc_type=ImportError)
     pictures, out, small = album(tmp_path / "album", 160), tmp_path / "out", analysis(tmp_path, batch_size=4)
@@ -105,7 +106,8 @@ def test_ray_gives_what_one_machine_gives_though_the_run_and_then_an_actor_are_k
     code, said, complaint = finish(going)
     assert code == 1, complaint
     assert "Traceback" not in complaint
-    assert said == f"{out}: 160 pictures, 159 faces, 1 pictures failed\n"
+    told = said.splitlines()[-1]  # Ray has its say about the actor before
+    assert told == f"{out}: 160 pictures, 159 faces, 1 pictures failed"
     assert rows(out) == rows(tmp_path / "local")
     assert manifest(out)["complete"]
     runs.wait_until(lambda: not any(map(alive, below)), every=0.1)
