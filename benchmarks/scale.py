@@ -64,9 +64,11 @@ steps, peaks = [], {}
 for far in run_batch([folder], out, config):
     steps.append((time.perf_counter(), time.process_time(), far.pictures))
     for worker in multiprocessing.active_children():
-        status = Path(f"/proc/{worker.pid}/status").read_text()
-        line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-        peaks[worker.pid] = int(line.split()[1]) / 1024
+        status = Path(f"/proc/{worker.pid}/status")
+        lines = status.read_text().splitlines() if status.is_file() else []
+        for line in lines:
+            if line.startswith("VmHWM"):  # which a process that is ending has no more
+                peaks[worker.pid] = int(line.split()[1]) / 1024
 below = resource.getrusage(resource.RUSAGE_CHILDREN)
 (first, before, some), (last, after, every) = steps[1], steps[-1]
 tell(

@@ -48,8 +48,8 @@ class Plan:
     path : Path
     settings : dict
         What the results depend on.
-    pictures, parts : int
-        How many there are.
+    pictures, count : int
+        How many pictures and parts there are.
     """
 
     path: Path

@@ -253,4 +253,4 @@ def _connect(ray: Any, address: str | None) -> None:
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.max_errored_blocks = MOST_LOST
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)  # it shows what it tries again as an error

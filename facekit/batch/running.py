@@ -109,11 +109,7 @@ def run_batch(
     FacekitError
         The model cannot be set up; a table cannot be read or was changed.
     """
-    check_format(config.format)
-    if config.engine not in ENGINES:
-        raise ConfigError(f"unknown engine {config.engine!r}: expected {' or '.join(ENGINES)}")
-    if config.address is not None and _relative([*sources, *([config.root] if config.root else ())]):
-        raise ConfigError("the machines of a cluster stand in other folders; give absolute paths")
+    _check(sources, config)
     folder = Path(out)
     with locked(folder):
         settings = _settings(sources, config)
@@ -125,6 +121,17 @@ def run_batch(
             yield from _run(plan, shards, _make_engine(config))
         shards.write_manifest()
         yield _progress(shards, 0)
+
+
+def _check(sources: Sequence[str], config: BatchConfig) -> None:
+    check_format(config.format)
+    if config.engine not in ENGINES:
+        raise ConfigError(f"unknown engine {config.engine!r}: expected {' or '.join(ENGINES)}")
+    of_ray = (config.address, config.cpus_per_worker, config.gpus_per_worker)
+    if config.engine != "ray" and any(setting is not None for setting in of_ray):
+        raise ConfigError("--address, --cpus-per-worker and --gpus-per-worker need --engine ray")
+    if config.address is not None and _relative([*sources, *([config.root] if config.root else ())]):
+        raise ConfigError("the machines of a cluster stand in other folders; give absolute paths")
 
 
 def _planned(folder: Path, sources: Sequence[str], settings: dict[str, Any], config: BatchConfig) -> Plan:
@@ -159,13 +166,7 @@ def _run(plan: Plan, shards: Shards, engine: Engine) -> Iterator[Progress]:
 
 
 def _progress(shards: Shards, waiting: int) -> Progress:
-    done = shards.done.values()
-    return Progress(
-        sum(shard.pictures for shard in done) + waiting,
-        shards.plan.pictures,
-        sum(shard.failed for shard in done),
-        sum(shard.faces for shard in done),
-    )
+    return Progress(shards.pictures + waiting, shards.plan.pictures, shards.failed, shards.faces)
 
 
 def _make_engine(config: BatchConfig) -> Engine:

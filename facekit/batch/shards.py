@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from facekit.batch.plan import FILE as PLAN
 from facekit.batch.plan import Plan
 from facekit.batch.work import Outcome
 from facekit.errors import ConfigError
@@ -21,6 +22,9 @@ FORMATS = ("jsonl", "parquet")
 MANIFEST = "manifest.json"
 MANIFEST_EVERY = 5.0
 """Seconds between two manifests of a run; shards that came since are counted anew after a crash."""
+
+MANIFEST_SHARE = 20
+"""So many times what the last manifest took passes before the next, for there may be very many shards."""
 
 
 @dataclass(frozen=True)
@@ -43,17 +47,26 @@ class Shards:
     format : str
         One of FORMATS.
     plan : Plan
+
+    Attributes
+    ----------
+    done : dict of int to Shard
+        Those that are complete, by their part.
+    pictures, failed, faces : int
+        In these together.
     """
 
     def __init__(self, folder: Path, format: str, plan: Plan) -> None:
         self.folder, self.format, self.plan = folder, format, plan
         self.done: dict[int, Shard] = {}
-        self._listed = 0.0
+        self.pictures = self.failed = self.faces = 0
+        self._next_manifest = 0.0
 
     def recover(self) -> None:
         """Find the shards that are complete; what a killed run left half-written goes."""
-        for left in self.folder.glob(".part-*"):
-            left.unlink()
+        for kind in (".part-*", f".{MANIFEST}.*", f".{PLAN}.*"):
+            for left in self.folder.glob(kind):
+                left.unlink()
         listed = {shard.file: shard for shard in self._read_manifest()}
         for part in self.plan.parts():
             path = self._path(part.number)
@@ -63,7 +76,7 @@ class Shards:
             if shard is None or shard.bytes != path.stat().st_size:
                 shard = self._counted(path)
             if shard is not None and shard.pictures == part.pictures:  # else cut off
-                self.done[part.number] = shard
+                self._add(part.number, shard)
 
     def write(self, part: int, outcomes: Sequence[Outcome]) -> None:
         """Write a part's shard, whose lines come from outcomes in their order."""
@@ -73,24 +86,32 @@ class Shards:
         path = self._path(part)
         write_atomically(path, data)
         failed, faces = sum(one.failed for one in outcomes), sum(one.faces for one in outcomes)
-        self.done[part] = Shard(path.name, len(lines), failed, faces, len(data))
-        if time.monotonic() - self._listed > MANIFEST_EVERY:
+        self._add(part, Shard(path.name, len(lines), failed, faces, len(data)))
+        if time.monotonic() > self._next_manifest:
             self.write_manifest()
 
     def write_manifest(self) -> None:
         """Write down which shards are complete and what they hold."""
+        begun = time.monotonic()
         shards = [self.done[part] for part in sorted(self.done)]
         manifest = {
             "complete": len(shards) == self.plan.count,
             "planned": {"pictures": self.plan.pictures, "parts": self.plan.count},
-            "pictures": sum(shard.pictures for shard in shards),
-            "failed": sum(shard.failed for shard in shards),
-            "faces": sum(shard.faces for shard in shards),
+            "pictures": self.pictures,
+            "failed": self.failed,
+            "faces": self.faces,
             "settings": self.plan.settings,
             "shards": [asdict(shard) for shard in shards],
         }
         write_atomically(self.folder / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
-        self._listed = time.monotonic()
+        ended = time.monotonic()
+        self._next_manifest = ended + max(MANIFEST_EVERY, MANIFEST_SHARE * (ended - begun))
+
+    def _add(self, part: int, shard: Shard) -> None:
+        self.done[part] = shard
+        self.pictures += shard.pictures
+        self.failed += shard.failed
+        self.faces += shard.faces
 
     def _path(self, part: int) -> Path:
         return self.folder / f"part-{part:06}.{self.format}"

@@ -109,10 +109,11 @@ def test_shards_that_are_gone_or_damaged_are_made_again_and_half_written_ones_go
     shards[0].unlink()
     os.truncate(shards[1], shards[1].stat().st_size // 2)
     os.truncate(shards[2], shards[2].read_bytes().index(b"\n") + 1)
-    (tmp_path / ".part-000003.jsonl.left").touch()
+    for left in ("part-000003.jsonl", "manifest.json", "plan.jsonl"):
+        (tmp_path / f".{left}.left").touch()
     assert run(pictures, tmp_path, config)[0].pictures == 30 - 3 * 8
     assert rows(tmp_path) == unbroken
-    assert not list(tmp_path.glob(".part*"))
+    assert not list(tmp_path.glob(".*.left"))
 
 
 def test_two_runs_do_not_write_to_one_folder(pictures, config, tmp_path):
@@ -192,6 +193,11 @@ def test_only_a_few_tasks_are_taken_ahead(pictures, config):
 def test_what_the_model_lacks_is_told_as_it_is(pictures, config, tmp_path):
     with pytest.raises(WeightsError, match="no weights 'nonsense'"):
         run(pictures, tmp_path, replace(config, analysis=replace(config.analysis, weights="nonsense")))
+
+
+def test_what_only_a_cluster_takes_is_refused_without_one(config, tmp_path):
+    with pytest.raises(ConfigError, match="need --engine ray"):
+        run("album", tmp_path, replace(config, gpus_per_worker=0.5))
 
 
 def test_a_cluster_needs_absolute_paths(config, tmp_path):
