@@ -137,6 +137,8 @@ class RayEngine:
         """Run tasks, or single pictures of one; what its actors died of is not among the outcomes."""
         workers = min(self.pool.workers or 1, len(work))
         blocks = max(math.ceil(len(work) / TASKS_A_BLOCK), min(len(work), BLOCKS_A_WORKER * workers))
+        if work[0][1] is not None:  # single pictures, of which one may take its whole block with it
+            blocks = len(work)
         items = [{"work": pickle.dumps(one)} for one in work]
         mapped = self._ray.data.from_items(items, override_num_blocks=blocks).map_batches(
             _Actor,
