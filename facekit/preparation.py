@@ -44,8 +44,6 @@ from facekit.schema import ALIGNED_POINTS, PIXEL_MEAN, PIXEL_STD
 from facekit.weights import Weights
 from facekit.writing import write_atomically
 
-MEAN, STD = PIXEL_MEAN, PIXEL_STD
-
 S = TypeVar("S", KeypointSamples, ExpressionSamples)
 
 _log = logging.getLogger(__name__)
@@ -256,7 +254,7 @@ def _train_aligner(
 
 def stage_1(network: SharedNetwork, device: torch.device) -> TorchBackend:
     """Give a network's keypoint stage as a backend."""
-    header = {"mean": MEAN, "std": STD, "sigma_factor": 1.0}
+    header = {"mean": PIXEL_MEAN, "std": PIXEL_STD, "sigma_factor": 1.0}
     return TorchBackend(Weights("stage-1", network, header, ""), str(device), "fp32")
 
 
@@ -326,8 +324,8 @@ def keypoint_objective(config: TrainConfig, prepared: Prepared, device: torch.de
         to_device(train, device),
         to_device(join(held), device),
         settings.augment,
-        MEAN,
-        STD,
+        PIXEL_MEAN,
+        PIXEL_STD,
         settings.batch_size,
         settings.every,
         settings.weight,
