@@ -94,6 +94,12 @@ def caption(result: Result) -> str:
     return f"\n{hardware}, torch {machine['packages']['torch']}, {result['date']}{skipped}.\n"
 
 
+SETS = ("FER2013 PublicTest", "RAF-DB, held out", "muxspace, held out, whole pictures")
+LEAST = 10
+"""Faces that a bin of the reliability diagram must have to be shown."""
+SIGMA = "points within sigma's 68%, 95%"
+
+
 def accuracy(result: Result) -> str:
     """Give the expression figures of the shipped weights, a line a set."""
     rows = []
@@ -110,11 +116,48 @@ def accuracy(result: Result) -> str:
 def keypoints(result: Result) -> str:
     """Give the keypoint figures of the shipped weights, a line a set."""
     rows = [
-        (figure["name"], str(told["n"]), percent(told["nme"], told["ci95"]["nme"]), percent(told["auc_08"]))
+        (
+            figure["name"],
+            str(told["n"]),
+            percent(told["nme"], told["ci95"]["nme"]),
+            percent(told["auc_08"]),
+            f"{percent(told['coverage_68'])}, {percent(told['coverage_95'])}",
+        )
         for figure in result["figures"]
         if (told := figure.get("evaluation", {}).get("keypoints"))
     ]
-    return table(("keypoints", "n", "NME (95% interval)", "area under the curve to 8%"), rows)
+    return table(("keypoints", "n", "NME (95% interval)", "area under the curve to 8%", SIGMA), rows)
+
+
+def per_class(result: Result) -> str:
+    """Give each expression's recall and precision, a column a set."""
+    sets = {
+        figure["name"]: told["per_class"]
+        for figure in result["figures"]
+        if (told := figure.get("evaluation", {}).get("expression")) and figure["name"] in SETS
+    }
+    labels = dict.fromkeys(label for told in sets.values() for label in told)
+    rows = ((label, *(_recall_and_precision(told.get(label)) for told in sets.values())) for label in labels)
+    return table(("recall, precision (faces)", *sets), rows)
+
+
+def _recall_and_precision(told: Mapping[str, Any] | None) -> str:
+    if told is None:
+        return "-"
+    return f"{percent(told['recall'])}, {percent(told['precision'])} ({told['n']:,})"
+
+
+def confusion(result: Result) -> str:
+    """Give how often each label of PublicTest is taken for each expression."""
+    told = next(
+        (f["evaluation"]["expression"] for f in result["figures"] if f["name"] == SETS[0]),
+        {"labels": (), "confusion": ()},
+    )
+    rows = (
+        (label, *(percent(count / max(1, sum(counts))) for count in counts))
+        for label, counts in zip(told["labels"], told["confusion"], strict=True)
+    )
+    return table(("label \\ prediction", *told["labels"]), rows)
 
 
 def latency(result: Result) -> str:
@@ -335,6 +378,8 @@ def runs(result: Result) -> str:
 TABLES: Mapping[str, Table] = {
     "accuracy": Table("accuracy", "cpu", accuracy),
     "keypoints": Table("accuracy", "cpu", keypoints),
+    "per_class": Table("accuracy", "cpu", per_class),
+    "confusion": Table("accuracy", "cpu", confusion),
     "latency": Table("latency", "cpu", latency),
     "latency_accelerator": Table("latency", "accelerator", latency),
     "detection": Table("detection", "cpu", detection),
@@ -373,6 +418,27 @@ def short_caption(result: Result) -> str:
     """Tell what a plot was measured on."""
     machine = result["machine"]
     return f"{machine['accelerator'] or machine['processor']}, {result['date']}"
+
+
+def plot_reliability(find: Find) -> str | None:
+    """Draw how often answers are right by how sure they are, a line a set."""
+    result = find("accuracy", "cpu")
+    if result is None:
+        return None
+    series = {
+        figure["name"]: [(told["confidence"], told["accuracy"]) for told in bins if told["n"] >= LEAST]
+        for figure in result["figures"]
+        if figure["name"] in SETS and (bins := figure["evaluation"].get("reliability"))
+    }
+    if not series:
+        return None
+    return charts.lines(
+        "Are confidences what they say?",
+        f"Bins of 15 with at least {LEAST} faces; {short_caption(result)}",
+        ("confidence", "share of right answers"),
+        {**series, "as stated": [(0.2, 0.2), (1, 1)]},
+        dashed=lambda name: name == "as stated",
+    )
 
 
 def plot_peers(find: Find) -> str | None:
@@ -485,6 +551,7 @@ def plot_time_to_accuracy(find: Find) -> str | None:
 
 
 PLOTS: Mapping[str, tuple[str, Callable[[Find], str | None]]] = {
+    "reliability": ("Share of right answers by confidence", plot_reliability),
     "peers": ("Time of one picture, facekit and other libraries", plot_peers),
     "throughput": ("Faces a second by batch", plot_throughput),
     "scaling": ("A picture's cost by the number of pictures", plot_scaling),

@@ -435,18 +435,21 @@ def test_every_table_and_plot_can_be_drawn(scripts, valid, tmp_path):
     rate = with_floor(timing("both", [0.1], "faces/s", 8), Work(10, 10), Peaks(1e3, 1e3), 8)
     run = {"automatic": True, "precision": "bf16", "layout": "channels_last", "running": "eager"}
     right = {"accuracy": 0.5, "balanced_accuracy": None, "macro_f1": 0.4, "ece": 0.1}
-    near = {"nme": 0.05, "auc_08": 0.4}
+    right |= {"labels": ["happy"], "confusion": [[5]]}
+    right |= {"per_class": {"happy": {"n": 5, "precision": 0.5, "recall": None, "f1": None}}}
+    near = {"nme": 0.05, "auc_08": 0.4, "coverage_68": 0.7, "coverage_95": None}
     evaluated = {
         "n": 5,
         "weights": "w",
         "expression": {"n": 5, **right, "ci95": {"accuracy": [0.4, 0.6]}},
         "keypoints": {"n": 5, **near, "ci95": {"nme": [0.04, 0.06]}},
+        "reliability": [{"n": 10, "confidence": sure, "accuracy": 0.5} for sure in (0.5, 0.7)],
     }
     model = {"arch": "simple_cnn", "parameters": 9, "flops": 9e6, "latency_ms": 1.5}
     model |= {"training_seconds": 60.0, "pictures": 100, "n": 5}
     found = {"faces": 1, "points": 15, "expressions": ["happy"]}
     figures = {
-        "accuracy": [{"name": "Set", "setting": {}, "unit": "share", "evaluation": evaluated}],
+        "accuracy": [{"name": "FER2013 PublicTest", "setting": {}, "unit": "share", "evaluation": evaluated}],
         "latency": [
             *parts_of(1),
             timing("detector", [1.0], detector="haar", picture="512x512"),
