@@ -179,7 +179,7 @@ def _other_split_hashes(dataset: Dataset) -> Iterator[bytes]:
 
 
 def _part(config: TrainConfig, dataset: Dataset, samples: S, known: Mapping[str, Any]) -> Part[S]:
-    """Hold out the rows that are known, else by person or photo where the dataset names them, else content."""
+    """Hold out the known rows, else by person or photo where the dataset names them, else by content."""
     keys = np.array([f"{dataset.name}:{row}" for row in dataset.rows])
     if dataset.name in known:
         return Part(samples, np.isin(dataset.rows, known[dataset.name]["held_out_rows"]), keys)
