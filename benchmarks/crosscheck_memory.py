@@ -66,7 +66,7 @@ def main() -> None:
         "written_megabytes": written,
     }
     command = f"python benchmarks/crosscheck_memory.py --fer2013 fer2013.csv --pictures {arguments.pictures}"
-    print(write_result("crosscheck_memory", device.type, command, body))
+    print(write_result("crosscheck-memory", device.type, command, body))
 
 
 if __name__ == "__main__":

@@ -87,7 +87,8 @@ def by(*keys: str) -> Callable[[Figure], str]:
 def caption(result: Result) -> str:
     """Tell what a result was measured on."""
     machine = result["machine"]
-    hardware = f"{machine['processor']}, {machine['cores']} cores"
+    cores = machine["cores"]
+    hardware = f"{machine['processor']}, {cores} core{'s' if cores > 1 else ''}"
     if machine["accelerator"] and result["device"] == "accelerator":
         hardware = f"{machine['accelerator']} ({hardware})"
     skipped = "".join(f"; {one['case']}: {one['reason']}" for one in result.get("skipped", ()))
@@ -375,6 +376,122 @@ def runs(result: Result) -> str:
     return pivot("", result["figures"], by("run"), by("name", "unit"))
 
 
+MOTIONS = {
+    "rest": "rest",
+    "sway": "sway, half a face to each side in 2 s",
+    "walk": "rest, walk, rest",
+    "nod": "nod, 1.5 a second",
+    "zoom": "zoom, a quarter in and out in 3 s",
+}
+
+
+def video_motion(result: Result) -> str:
+    """Give what smoothing does to known motion."""
+    rows = []
+    for name, told in result["synthetic"].items():
+        raw, smoothed = told["raw"], told["smoothed"]
+        rows.append(
+            (
+                MOTIONS[name],
+                f"{raw['jitter_px']:.3f} to {smoothed['jitter_px']:.3f}",
+                _change(raw, smoothed, "jitter_px"),
+                _frames(smoothed["lag_frames"]),
+                f"{raw['error_px']:.2f} to {smoothed['error_px']:.2f}",
+                _change(raw, smoothed, "box_jitter_px"),
+                _frames(smoothed["box_lag_frames"]),
+                _change(raw, smoothed, "score_jitter"),
+            )
+        )
+    head = ("motion", "jitter of points, px", "change", "lag, frames", "error, px", "jitter of boxes")
+    return table((*head, "lag of boxes", "jitter of probabilities"), rows)
+
+
+def video_clips(result: Result) -> str:
+    """Give what smoothing does to clips of real faces."""
+    rows = (
+        (
+            name,
+            f"{told['slow_below_face_sizes_per_s']:.2f}",
+            *(_change(told["raw"], told["smoothed"], key) for key in CLIP_JITTER),
+            _frames(told["smoothed"]["lag_frames"]),
+        )
+        for name, told in result["clips"].items()
+    )
+    return table(("clip", "slow third below", *CLIP_JITTER.values(), "lag, frames"), rows)
+
+
+CLIP_JITTER = {
+    "points_jitter": "points",
+    "points_jitter_slow": "points, slow third",
+    "box_jitter": "boxes",
+    "scores_jitter": "probabilities",
+}
+
+
+def _change(before: Mapping[str, float], after: Mapping[str, float], key: str) -> str:
+    return f"{after[key] / before[key] - 1:+.0%}"
+
+
+def _frames(lag: float | None) -> str:
+    return "" if lag is None else f"{lag:.2f}"
+
+
+def video_speed(result: Result) -> str:
+    """Give frames a second by how often faces are searched for."""
+    ways = dict.fromkeys(way for told in result["clips"].values() for way in told)
+    rows = (
+        (name, *(number(told[way]["frames_per_s"]) for way in ways)) for name, told in result["clips"].items()
+    )
+    return table(("frames a second", *(f"detection in {way}" for way in ways)), rows)
+
+
+def video_memory(result: Result) -> str:
+    """Give how much memory a long video adds."""
+    told = (f"{result['frames']:,}", number(result["after_500_mb"]), f"{result['growth_mb']:.0f}")
+    return table(("frames", "MB after 500 frames", "MB more at most, later"), [told])
+
+
+def serving(result: Result) -> str:
+    """Give the service's rate, one by one, in batches, and under load with faults."""
+    rows = [
+        (
+            name,
+            str(told["clients"]),
+            number(told["pictures_per_second"]["median"]),
+            number(told["p50_ms"]["median"]),
+            "-",
+            number(told["processor_ms"]["median"]),
+            _outcomes(told["outcomes"]),
+        )
+        for name, told in result["runs"].items()
+        if name != "load"
+    ]
+    load = result["runs"]["load"]
+    rows.append(
+        (
+            f"with batches and faults, {result['seconds'] / 60:.0f} minutes",
+            str(load["clients"]),
+            number(load["pictures_per_second"]),
+            number(load["ms"]["p50"]),
+            f"{number(load['ms']['p95'])}, {number(load['ms']['p99'])}",
+            number(load["processor_ms"]),
+            _outcomes(load["outcomes"]),
+        )
+    )
+    head = ("run", "clients", "pictures/s", "p50, ms", "p95, p99, ms", "processor ms a picture", "outcomes")
+    return table(head, rows)
+
+
+def _outcomes(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} x {outcome}" for outcome, count in counts.items())
+
+
+def large_crosscheck(result: Result) -> str:
+    """Give the memory and time of a cross-check of many small pictures."""
+    told = (f"{result['pictures']:,}", number(result["peak_mebibytes"]), f"{result['seconds'] / 60:.0f}")
+    return table(("pictures", "MiB at most", "minutes"), [told])
+
+
 TABLES: Mapping[str, Table] = {
     "accuracy": Table("accuracy", "cpu", accuracy),
     "keypoints": Table("accuracy", "cpu", keypoints),
@@ -409,6 +526,12 @@ TABLES: Mapping[str, Table] = {
     "memory_accelerator": Table("memory", "accelerator", memory),
     "scaling": Table("scaling", "cpu", scaling),
     "peers": Table("peers", "cpu", peers),
+    "video_motion": Table("video-smoothing", "cpu", video_motion),
+    "video_clips": Table("video-smoothing", "cpu", video_clips),
+    "video_speed": Table("video-speed", "cpu", video_speed),
+    "video_memory": Table("video-memory", "cpu", video_memory),
+    "serving": Table("serving", "cpu", serving),
+    "large_crosscheck": Table("crosscheck-memory", "cpu", large_crosscheck),
     "baselines": Table("baselines", "cpu", baselines),
     "keypoint_baselines": Table("baselines", "cpu", keypoint_baselines),
 }

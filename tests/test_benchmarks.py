@@ -494,6 +494,29 @@ def test_every_table_and_plot_can_be_drawn(scripts, valid, tmp_path):
     kept |= {"false_positives_face_free": 0.1, "false_positives_masked_scenes": 0.1}
     found = {"facekit": {**kept, "one_core": {"640x480": {"median_ms": 8.0}}}}
     write(tmp_path, "detection--m--cpu.json", suite="detection", detectors=found, by_min_score={"0.5": kept})
+    moved = {"jitter_px": 2.0, "error_px": 1.0, "lag_frames": None, "box_jitter_px": 1.0}
+    moved |= {"box_lag_frames": 0.5, "score_jitter": 0.1}
+    clip = dict.fromkeys(scripts.tables.CLIP_JITTER, 0.5)
+    run = {"clients": 1, "outcomes": {"200": 5}}
+    rates = {key: {"median": 5.0} for key in ("pictures_per_second", "p50_ms", "processor_ms")}
+    load = {"pictures_per_second": 5.0, "ms": {"p50": 1, "p95": 2, "p99": 3}, "processor_ms": 4.0}
+    for suite, body in {
+        "video-smoothing": {
+            "synthetic": {"rest": {"raw": moved, "smoothed": moved}},
+            "clips": {
+                "a.avi": {
+                    "slow_below_face_sizes_per_s": 0.1,
+                    "raw": clip,
+                    "smoothed": {**clip, "lag_frames": 0.5},
+                }
+            },
+        },
+        "video-speed": {"clips": {"a.avi": {"every 1": {"frames_per_s": 20.0}}}},
+        "video-memory": {"frames": 20_000, "after_500_mb": 500.0, "growth_mb": 10.0},
+        "serving": {"seconds": 600, "runs": {"one client": run | rates, "load": run | load}},
+        "crosscheck-memory": {"pictures": 200_000, "peak_mebibytes": 1500.0, "seconds": 600.0},
+    }.items():
+        write(tmp_path, f"{suite}--m--cpu.json", suite=suite, **body)
     for name in scripts.tables.TABLES:
         page = scripts.render.render(f"<!-- table: {name} -->\n<!-- end -->", Path("README.md"), tmp_path)
         rows = [line for line in page.splitlines() if line.startswith("|")]
