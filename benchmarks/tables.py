@@ -376,6 +376,31 @@ def runs(result: Result) -> str:
     return pivot("", result["figures"], by("run"), by("name", "unit"))
 
 
+def ablations(result: Result) -> str:
+    """Give the recipe with one thing changed: the seeds' means and ranges, and what the change makes."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for figure in result["figures"]:
+        told = found.setdefault(figure["setting"]["variant"], {})
+        told.setdefault(figure["name"], []).append(100 * figure["value"])
+    base = next(iter(found.values()), {})
+    rows = (
+        (variant, *(part for name in ("fer2013_accuracy", "nme") for part in _against(told, base, name)))
+        for variant, told in found.items()
+    )
+    head = ("recipe", "FER2013 held out, % (seeds)", "change", "Helen NME, % (seeds)", "change")
+    return table(head, rows)
+
+
+def _against(
+    told: Mapping[str, Sequence[float]], base: Mapping[str, Sequence[float]], name: str
+) -> tuple[str, str]:
+    if name not in told or name not in base:
+        return "-", "-"
+    mine, theirs = (sum(values[name]) / len(values[name]) for values in (told, base))
+    seeds = ", ".join(f"{value:.2f}" for value in told[name])
+    return f"{mine:.2f} ({seeds})", f"{mine - theirs:+.2f}"
+
+
 MOTIONS = {
     "rest": "rest",
     "sway": "sway, half a face to each side in 2 s",
@@ -532,6 +557,7 @@ TABLES: Mapping[str, Table] = {
     "video_memory": Table("video-memory", "cpu", video_memory),
     "serving": Table("serving", "cpu", serving),
     "large_crosscheck": Table("crosscheck-memory", "cpu", large_crosscheck),
+    "ablations": Table("ablations", "cpu", ablations),
     "baselines": Table("baselines", "cpu", baselines),
     "keypoint_baselines": Table("baselines", "cpu", keypoint_baselines),
 }

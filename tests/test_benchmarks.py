@@ -478,6 +478,11 @@ def test_every_table_and_plot_can_be_drawn(scripts, valid, tmp_path):
             peers.absent("whole picture", "fer", "needs uv"),
             value("FER2013 PublicTest", 0.7, "share", library="facekit"),
         ],
+        "ablations": [
+            value(name, 0.5, "share", variant=variant, seed=0)
+            for variant in ("as it is", "other")
+            for name in ("fer2013_accuracy", "nme")
+        ],
         "baselines": [
             {
                 **value("baseline", 0.6, "share", **model, classes="fer2013", start="scratch"),

@@ -134,6 +134,8 @@ def _keypoint_figures(
 def _held_out_set(name: str, setting: Setting, head: str | None = None) -> dict[str, Any]:
     """Evaluate the rows of a set that training did not see: all, if the weights know nothing of the set."""
     analyzer = _analyzer(setting)
+    if head is not None and head not in analyzer.backend.header["model"]["heads"]:
+        raise UnavailableError(f"the weights {analyzer.backend.name} have no head {head}")
     dataset = load_dataset(_in_data(setting, name))
     if dataset.name in analyzer.backend.header["data"]:
         dataset = _held_out(dataset, setting, analyzer)
