@@ -164,7 +164,7 @@ def confusion(result: Result) -> str:
 def latency(result: Result) -> str:
     """Give the parts of a picture's time."""
     shown = [figure for figure in result["figures"] if "precision" in figure["setting"]]
-    return pivot("one 512x512 picture, ms", shown, by("name"), by("precision"))
+    return pivot("one 512x512 picture, ms", shown, by("name"), by("backend", "precision"))
 
 
 def detectors(result: Result) -> str:
@@ -207,7 +207,7 @@ def _found(told: Mapping[str, float]) -> list[str]:
 def cold_start(result: Result) -> str:
     """Give the time of a new process up to its first result."""
     shown = figures(result, "import facekit") + figures(result, "first picture")
-    return pivot("a new process", shown, by("name"), by("unit"))
+    return pivot("a new process, ms", shown, by("name"), by("backend"))
 
 
 def throughput(result: Result) -> str:

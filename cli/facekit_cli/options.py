@@ -23,7 +23,7 @@ Mirrored = Annotated[bool, typer.Option("--tta", help="Mean over the picture and
 Limit = Annotated[int | None, typer.Option(min=1, help="Only this many rows, chosen by the seed.")]
 WeightsName = Annotated[str, typer.Option(metavar="W", help="A shipped name or a file.")]
 Head = Annotated[str | None, typer.Option(metavar="H", help="The expression head.")]
-BackendName = Annotated[str, typer.Option(help="torch, or onnx: on the CPU, ready sooner.")]
+BackendName = Annotated[str, typer.Option(help="auto, torch, or onnx: on the CPU, ready sooner.")]
 DetectorName = Annotated[str, typer.Option(help="auto, haar, yunet, none, ...")]
 DetectorModel = Annotated[
     str | None, typer.Option(metavar="F", help="The detector's model file, where it needs one.")

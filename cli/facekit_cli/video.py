@@ -66,7 +66,7 @@ def video(
     detector: DetectorName = "auto",
     detector_model: DetectorModel = None,
     device: Device = "auto",
-    backend: BackendName = "torch",
+    backend: BackendName = "auto",
     weights: WeightsName = "default",
     min_score: MinScore = None,
     min_face: MinFace = None,

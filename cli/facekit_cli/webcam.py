@@ -30,7 +30,7 @@ def webcam(
     detector: DetectorName = "auto",
     detector_model: DetectorModel = None,
     device: Device = "auto",
-    backend: BackendName = "torch",
+    backend: BackendName = "auto",
     weights: WeightsName = "default",
     min_face: MinFace = None,
 ) -> None:

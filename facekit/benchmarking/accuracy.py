@@ -62,7 +62,7 @@ def _figure(name: str, measure: Callable[[Setting], dict[str, Any]], setting: Se
 
 
 def _analyzer(setting: Setting) -> FaceAnalyzer:
-    return FaceAnalyzer(str(setting.device), precision="fp32", weights=setting.weights)
+    return FaceAnalyzer(str(setting.device), precision="fp32", weights=setting.weights, backend="torch")
 
 
 def _fer2013(setting: Setting, tta: bool) -> dict[str, Any]:
