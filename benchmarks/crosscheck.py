@@ -127,7 +127,7 @@ def main() -> None:
     parser.add_argument("--weights", default="default")
     parser.add_argument("--device", default="auto")
     arguments = parser.parse_args()
-    analyzer = FaceAnalyzer(arguments.device, weights=arguments.weights)
+    analyzer = FaceAnalyzer(arguments.device, weights=arguments.weights, backend="torch")
     votes = arguments.data / "fer2013" / "fer2013new.csv"
     start = time.perf_counter()
     faces = load_dataset(arguments.fer2013).split("PublicTest")

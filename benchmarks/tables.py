@@ -89,11 +89,18 @@ def by(*keys: str) -> Callable[[Figure], str]:
 def caption(result: Result) -> str:
     """Tell what a result was measured on."""
     machine = result["machine"]
-    hardware = f"{machine['processor']}, {machine['cores']} cores"
+    cores = machine["cores"]
+    hardware = f"{machine['processor']}, {cores} core{'s' if cores > 1 else ''}"
     if machine["accelerator"] and result["device"] == "accelerator":
         hardware = f"{machine['accelerator']} ({hardware})"
     skipped = "".join(f"; {one['case']}: {one['reason']}" for one in result.get("skipped", ()))
     return f"\n{hardware}, torch {machine['packages']['torch']}, {result['date']}{skipped}.\n"
+
+
+SETS = ("FER2013 PublicTest", "RAF-DB, held out", "muxspace, held out, whole pictures")
+LEAST = 10
+"""Faces that a bin of the reliability diagram must have to be shown."""
+SIGMA = "points within sigma's 68%, 95%"
 
 
 def accuracy(result: Result) -> str:
@@ -112,17 +119,54 @@ def accuracy(result: Result) -> str:
 def keypoints(result: Result) -> str:
     """Give the keypoint figures of the shipped weights, a line a set."""
     rows = [
-        (figure["name"], str(told["n"]), percent(told["nme"], told["ci95"]["nme"]), percent(told["auc_08"]))
+        (
+            figure["name"],
+            str(told["n"]),
+            percent(told["nme"], told["ci95"]["nme"]),
+            percent(told["auc_08"]),
+            f"{percent(told['coverage_68'])}, {percent(told['coverage_95'])}",
+        )
         for figure in result["figures"]
         if (told := figure.get("evaluation", {}).get("keypoints"))
     ]
-    return table(("keypoints", "n", "NME (95% interval)", "area under the curve to 8%"), rows)
+    return table(("keypoints", "n", "NME (95% interval)", "area under the curve to 8%", SIGMA), rows)
+
+
+def per_class(result: Result) -> str:
+    """Give each expression's recall and precision, a column a set."""
+    sets = {
+        figure["name"]: told["per_class"]
+        for figure in result["figures"]
+        if (told := figure.get("evaluation", {}).get("expression")) and figure["name"] in SETS
+    }
+    labels = dict.fromkeys(label for told in sets.values() for label in told)
+    rows = ((label, *(_recall_and_precision(told.get(label)) for told in sets.values())) for label in labels)
+    return table(("recall, precision (faces)", *sets), rows)
+
+
+def _recall_and_precision(told: Mapping[str, Any] | None) -> str:
+    if told is None:
+        return "-"
+    return f"{percent(told['recall'])}, {percent(told['precision'])} ({told['n']:,})"
+
+
+def confusion(result: Result) -> str:
+    """Give how often each label of PublicTest is taken for each expression."""
+    told = next(
+        (f["evaluation"]["expression"] for f in result["figures"] if f["name"] == SETS[0]),
+        {"labels": (), "confusion": ()},
+    )
+    rows = (
+        (label, *(percent(count / max(1, sum(counts))) for count in counts))
+        for label, counts in zip(told["labels"], told["confusion"], strict=True)
+    )
+    return table(("label \\ prediction", *told["labels"]), rows)
 
 
 def latency(result: Result) -> str:
     """Give the parts of a picture's time."""
     shown = [figure for figure in result["figures"] if "precision" in figure["setting"]]
-    return pivot("one 512x512 picture, ms", shown, by("name"), by("precision"))
+    return pivot("one 512x512 picture, ms", shown, by("name"), by("backend", "precision"))
 
 
 def detectors(result: Result) -> str:
@@ -165,7 +209,7 @@ def _found(told: Mapping[str, float]) -> list[str]:
 def cold_start(result: Result) -> str:
     """Give the time of a new process up to its first result."""
     shown = figures(result, "import facekit") + figures(result, "first picture")
-    return pivot("a new process", shown, by("name"), by("unit"))
+    return pivot("a new process, ms", shown, by("name"), by("backend"))
 
 
 def throughput(result: Result) -> str:
@@ -381,9 +425,152 @@ def _notes(result: Result) -> str:
     return f"\n{result['notes']}\n" if result.get("notes") else ""
 
 
+def ablations(result: Result) -> str:
+    """Give the recipe with one thing changed: the seeds' means and ranges, and what the change makes."""
+    found: dict[str, dict[str, list[float]]] = {}
+    for figure in result["figures"]:
+        told = found.setdefault(figure["setting"]["variant"], {})
+        told.setdefault(figure["name"], []).append(100 * figure["value"])
+    base = next(iter(found.values()), {})
+    rows = (
+        (variant, *(part for name in ("fer2013_accuracy", "nme") for part in _against(told, base, name)))
+        for variant, told in found.items()
+    )
+    head = ("recipe", "FER2013 held out, % (seeds)", "change", "Helen NME, % (seeds)", "change")
+    return table(head, rows)
+
+
+def _against(
+    told: Mapping[str, Sequence[float]], base: Mapping[str, Sequence[float]], name: str
+) -> tuple[str, str]:
+    if name not in told or name not in base:
+        return "-", "-"
+    mine, theirs = (sum(values[name]) / len(values[name]) for values in (told, base))
+    seeds = ", ".join(f"{value:.2f}" for value in told[name])
+    return f"{mine:.2f} ({seeds})", f"{mine - theirs:+.2f}"
+
+
+MOTIONS = {
+    "rest": "rest",
+    "sway": "sway, half a face to each side in 2 s",
+    "walk": "rest, walk, rest",
+    "nod": "nod, 1.5 a second",
+    "zoom": "zoom, a quarter in and out in 3 s",
+}
+
+
+def video_motion(result: Result) -> str:
+    """Give what smoothing does to known motion."""
+    rows = []
+    for name, told in result["synthetic"].items():
+        raw, smoothed = told["raw"], told["smoothed"]
+        rows.append(
+            (
+                MOTIONS[name],
+                f"{raw['jitter_px']:.3f} to {smoothed['jitter_px']:.3f}",
+                _change(raw, smoothed, "jitter_px"),
+                _frames(smoothed["lag_frames"]),
+                f"{raw['error_px']:.2f} to {smoothed['error_px']:.2f}",
+                _change(raw, smoothed, "box_jitter_px"),
+                _frames(smoothed["box_lag_frames"]),
+                _change(raw, smoothed, "score_jitter"),
+            )
+        )
+    head = ("motion", "jitter of points, px", "change", "lag, frames", "error, px", "jitter of boxes")
+    return table((*head, "lag of boxes", "jitter of probabilities"), rows)
+
+
+def video_clips(result: Result) -> str:
+    """Give what smoothing does to clips of real faces."""
+    rows = (
+        (
+            name,
+            f"{told['slow_below_face_sizes_per_s']:.2f}",
+            *(_change(told["raw"], told["smoothed"], key) for key in CLIP_JITTER),
+            _frames(told["smoothed"]["lag_frames"]),
+        )
+        for name, told in result["clips"].items()
+    )
+    return table(("clip", "slow third below", *CLIP_JITTER.values(), "lag, frames"), rows)
+
+
+CLIP_JITTER = {
+    "points_jitter": "points",
+    "points_jitter_slow": "points, slow third",
+    "box_jitter": "boxes",
+    "scores_jitter": "probabilities",
+}
+
+
+def _change(before: Mapping[str, float], after: Mapping[str, float], key: str) -> str:
+    return f"{after[key] / before[key] - 1:+.0%}"
+
+
+def _frames(lag: float | None) -> str:
+    return "" if lag is None else f"{lag:.2f}"
+
+
+def video_speed(result: Result) -> str:
+    """Give frames a second by how often faces are searched for."""
+    ways = dict.fromkeys(way for told in result["clips"].values() for way in told)
+    rows = (
+        (name, *(number(told[way]["frames_per_s"]) for way in ways)) for name, told in result["clips"].items()
+    )
+    return table(("frames a second", *(f"detection in {way}" for way in ways)), rows)
+
+
+def video_memory(result: Result) -> str:
+    """Give how much memory a long video adds."""
+    told = (f"{result['frames']:,}", number(result["after_500_mb"]), f"{result['growth_mb']:.0f}")
+    return table(("frames", "MB after 500 frames", "MB more at most, later"), [told])
+
+
+def serving(result: Result) -> str:
+    """Give the service's rate, one by one, in batches, and under load with faults."""
+    rows = [
+        (
+            name,
+            str(told["clients"]),
+            number(told["pictures_per_second"]["median"]),
+            number(told["p50_ms"]["median"]),
+            "-",
+            number(told["processor_ms"]["median"]),
+            _outcomes(told["outcomes"]),
+        )
+        for name, told in result["runs"].items()
+        if name != "load"
+    ]
+    load = result["runs"]["load"]
+    rows.append(
+        (
+            f"with batches and faults, {result['seconds'] / 60:.0f} minutes",
+            str(load["clients"]),
+            number(load["pictures_per_second"]),
+            number(load["ms"]["p50"]),
+            f"{number(load['ms']['p95'])}, {number(load['ms']['p99'])}",
+            number(load["processor_ms"]),
+            _outcomes(load["outcomes"]),
+        )
+    )
+    head = ("run", "clients", "pictures/s", "p50, ms", "p95, p99, ms", "processor ms a picture", "outcomes")
+    return table(head, rows)
+
+
+def _outcomes(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} x {outcome}" for outcome, count in counts.items())
+
+
+def large_crosscheck(result: Result) -> str:
+    """Give the memory and time of a cross-check of many small pictures."""
+    told = (f"{result['pictures']:,}", number(result["peak_mebibytes"]), f"{result['seconds'] / 60:.0f}")
+    return table(("pictures", "MiB at most", "minutes"), [told])
+
+
 TABLES: Mapping[str, Table] = {
     "accuracy": Table("accuracy", "cpu", accuracy),
     "keypoints": Table("accuracy", "cpu", keypoints),
+    "per_class": Table("accuracy", "cpu", per_class),
+    "confusion": Table("accuracy", "cpu", confusion),
     "latency": Table("latency", "cpu", latency),
     "latency_accelerator": Table("latency", "accelerator", latency),
     "detection": Table("detection", "cpu", detection),
@@ -416,6 +603,13 @@ TABLES: Mapping[str, Table] = {
     "memory_accelerator": Table("memory", "accelerator", memory),
     "scaling": Table("scaling", "cpu", scaling),
     "peers": Table("peers", "cpu", peers),
+    "video_motion": Table("video-smoothing", "cpu", video_motion),
+    "video_clips": Table("video-smoothing", "cpu", video_clips),
+    "video_speed": Table("video-speed", "cpu", video_speed),
+    "video_memory": Table("video-memory", "cpu", video_memory),
+    "serving": Table("serving", "cpu", serving),
+    "large_crosscheck": Table("crosscheck-memory", "cpu", large_crosscheck),
+    "ablations": Table("ablations", "cpu", ablations),
     "baselines": Table("baselines", "cpu", baselines),
     "keypoint_baselines": Table("baselines", "cpu", keypoint_baselines),
 }
@@ -425,6 +619,27 @@ def short_caption(result: Result) -> str:
     """Tell what a plot was measured on."""
     machine = result["machine"]
     return f"{machine['accelerator'] or machine['processor']}, {result['date']}"
+
+
+def plot_reliability(find: Find) -> str | None:
+    """Draw how often answers are right by how sure they are, a line a set."""
+    result = find("accuracy", "cpu")
+    if result is None:
+        return None
+    series = {
+        figure["name"]: [(told["confidence"], told["accuracy"]) for told in bins if told["n"] >= LEAST]
+        for figure in result["figures"]
+        if figure["name"] in SETS and (bins := figure["evaluation"].get("reliability"))
+    }
+    if not series:
+        return None
+    return charts.lines(
+        "Are confidences what they say?",
+        f"Bins of 15 with at least {LEAST} faces; {short_caption(result)}",
+        ("confidence", "share of right answers"),
+        {**series, "as stated": [(0.2, 0.2), (1, 1)]},
+        dashed=lambda name: name == "as stated",
+    )
 
 
 def plot_peers(find: Find) -> str | None:
@@ -537,6 +752,7 @@ def plot_time_to_accuracy(find: Find) -> str | None:
 
 
 PLOTS: Mapping[str, tuple[str, Callable[[Find], str | None]]] = {
+    "reliability": ("Share of right answers by confidence", plot_reliability),
     "peers": ("Time of one picture, facekit and other libraries", plot_peers),
     "throughput": ("Faces a second by batch", plot_throughput),
     "scaling": ("A picture's cost by the number of pictures", plot_scaling),

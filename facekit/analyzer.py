@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from facekit import geometry
 from facekit.alignment import align
-from facekit.backends import Backend, make_backend
+from facekit.backends import Backend, choose_backend, make_backend
 from facekit.detection import Detections, crop_boxes, make_detector
 from facekit.errors import ImageError
 from facekit.expression import find_expressions
@@ -72,7 +72,7 @@ class FaceAnalyzer:
     batch_size : int
         Pictures of a list that go through the network together.
     backend : str
-        torch, or onnx: ONNX Runtime on the CPU, which starts in a fraction of the time.
+        auto, torch, or onnx: ONNX Runtime on the CPU; see backends.choose_backend.
 
     Raises
     ------
@@ -93,8 +93,9 @@ class FaceAnalyzer:
         max_pixels: int = MAX_PIXELS,
         allow_private: bool = False,
         batch_size: int = 32,
-        backend: str = "torch",
+        backend: str = "auto",
     ) -> None:
+        backend = choose_backend(backend, weights, device, precision)
         self.backend: Backend = make_backend(backend, weights, device, precision)
         self.detector = make_detector(
             detector, detector_model, min_score=min_score, device=device, backend=backend

@@ -41,6 +41,9 @@ class DataConfig:
         Weight of a set's labels for the default head; 1 if absent.
     held_out : mapping of set to int
         Samples that training never sees, by person, photo or content.
+    held_out_as : str
+        Weights, a shipped name or a file, whose held-out rows are held out again, so that figures compare;
+        the counts of `held_out` are for sets that they do not know.
     leave_out : tuple of str
         Sets that are not used at all.
     balanced : bool
@@ -53,6 +56,7 @@ class DataConfig:
     draws: Mapping[str, float] = field(default_factory=dict)
     label_weight: Mapping[str, float] = field(default_factory=dict)
     held_out: Mapping[str, int] = field(default_factory=dict)
+    held_out_as: str = ""
     leave_out: tuple[str, ...] = ()
     balanced: bool = False
     detector: str = "auto"

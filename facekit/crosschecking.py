@@ -281,7 +281,7 @@ def crosscheck(
     else:
         chosen = choose_samples(dataset, format, split, limit, seed, strict)
     trained = None if analyzer else weights
-    analyzer = analyzer or FaceAnalyzer(device, detector, weights=weights)
+    analyzer = analyzer or FaceAnalyzer(device, detector, weights=weights, backend="torch")
     heads = analyzer.backend.header["model"]["heads"]
     second = SECOND_OPINION if head is None and SECOND_OPINION in heads else None
     predictor = Predictor(analyzer, boxes or default_boxes(chosen), head or DEFAULT_HEAD, tta, second=second)

@@ -214,7 +214,7 @@ class DetectorObjective:
         """Count the batches of an epoch."""
         return self.config.steps
 
-    def start_epoch(self, cycle: float, done: float, generator: Generator) -> None:
+    def start_epoch(self, cycle: int, done: float, generator: Generator) -> None:
         """Nothing to draw: each view draws its picture."""
 
     def loss(self, network: nn.Module, step: int, generator: Generator) -> Tensor:  # noqa: ARG002

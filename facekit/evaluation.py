@@ -181,7 +181,7 @@ def evaluate(
     DatasetError, WeightsError, DetectorError, ConfigError
     """
     chosen = choose_samples(dataset, format, split, limit, seed, strict)
-    analyzer = analyzer or FaceAnalyzer(device, detector, weights=weights)
+    analyzer = analyzer or FaceAnalyzer(device, detector, weights=weights, backend="torch")
     predictor = Predictor(
         analyzer, boxes or default_boxes(chosen), head or DEFAULT_HEAD, tta, both=chosen.points is not None
     )

@@ -12,7 +12,8 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from facekit.analyzer import FaceAnalyzer
-from facekit.backends.onnx import CARD, INPUT_SIZE
+from facekit.backends import CARD
+from facekit.backends.onnx import INPUT_SIZE
 from facekit.backends.onnx_graph import GRAPHS, GraphPrecision, detector_graph
 from facekit.data.catalog import load_dataset
 from facekit.detection import FacekitDetector, HaarDetector, WholePicture, YuNetDetector

@@ -176,8 +176,9 @@ def fit(
         seed = config.seed * 100_003 + epoch
         torch.manual_seed(seed)
         generator = torch.Generator(device).manual_seed(seed)
+        cycle, done = divmod(epoch * config.cycles / config.epochs, 1)
         for objective in objectives:
-            objective.start_epoch(*divmod(epoch * config.cycles / config.epochs, 1), generator)
+            objective.start_epoch(int(cycle), done, generator)
         network.train()
         sums = {objective.name: torch.zeros((), device=device) for objective in objectives}
         for step in range(steps):

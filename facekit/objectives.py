@@ -53,8 +53,8 @@ class Objective(Protocol):
         """Count the batches of an epoch."""
         ...
 
-    def start_epoch(self, cycle: float, done: float, generator: Generator) -> None:
-        """Draw the order of an epoch's samples; of the cycle, counted from 0, the share `done` lies behind."""
+    def start_epoch(self, cycle: int, done: float, generator: Generator) -> None:
+        """Draw the order of an epoch's samples; of this cycle, from 0, the share `done` lies behind."""
         ...
 
     def loss(self, network: nn.Module, step: int, generator: Generator) -> Tensor:
@@ -114,7 +114,7 @@ class KeypointObjective:
         """Count the batches of an epoch."""
         return max(1, int(self.train.draws.sum()) // self.batch_size)
 
-    def start_epoch(self, cycle: float, done: float, generator: Generator) -> None:  # noqa: ARG002
+    def start_epoch(self, cycle: int, done: float, generator: Generator) -> None:  # noqa: ARG002
         """Choose the augmentation; each batch is drawn with replacement by the samples' weights."""
         self._augment = self.augment if done < self.early_share or not self.early_share else self.late_augment
 
@@ -222,7 +222,7 @@ class ExpressionObjective:
         """Count the batches of an epoch."""
         return max(1, int(self.train.draws.sum()) // self.batch_size)
 
-    def start_epoch(self, cycle: float, done: float, generator: Generator) -> None:
+    def start_epoch(self, cycle: int, done: float, generator: Generator) -> None:
         """Draw each sample `draws` times, the fraction by chance, in random order."""
         self._early = done < self.early_share
         self._small = self._early and cycle == 0

@@ -41,10 +41,8 @@ from facekit.keypoints import find_keypoints
 from facekit.model import SharedNetwork
 from facekit.objectives import KeypointObjective
 from facekit.schema import ALIGNED_POINTS, PIXEL_MEAN, PIXEL_STD
-from facekit.weights import Weights
+from facekit.weights import Weights, read_weights
 from facekit.writing import write_atomically
-
-MEAN, STD = PIXEL_MEAN, PIXEL_STD
 
 S = TypeVar("S", KeypointSamples, ExpressionSamples)
 
@@ -116,11 +114,13 @@ def prepare(
     pointed = [_train_rows(dataset) for dataset in datasets if dataset.points is not None]
     labelled = [_train_rows(dataset) for dataset in datasets if dataset.labels is not None]
     others = {hash_ for dataset in datasets for hash_ in _other_split_hashes(dataset)}
+    like = config.data.held_out_as
+    known = read_weights(like).header["data"] if like else {}
     keypoints = {}
     for dataset in pointed:
         draw = config.data.draws.get(dataset.name, 1.0)
         samples, places = keypoint_samples(dataset, config.data.crop_factor, draw, skipped)
-        keypoints[dataset.name] = _part(config, dataset.select(places), samples)
+        keypoints[dataset.name] = _part(config, dataset.select(places), samples, known)
     backend, frame = None, None
     if aligned_by is not None:
         backend = TorchBackend(aligned_by, str(device), "fp32")
@@ -147,7 +147,7 @@ def prepare(
         make = partial(
             expression_samples, heads=config.model.heads, own_head=own, default_weight=weight, draw=draw
         )
-        part = _part(config, shown, make(canvases, shown))
+        part = _part(config, shown, make(canvases, shown), known)
         if config.data.balanced:
             part = _balanced(part, shown, aligner, make, config.fit.seed)
         expressions[dataset.name], faces = part, part.samples
@@ -178,15 +178,18 @@ def _other_split_hashes(dataset: Dataset) -> Iterator[bytes]:
             yield content_hash(np.pad(to_gray(dataset.load(int(place))), 8, mode="edge"))
 
 
-def _part(config: TrainConfig, dataset: Dataset, samples: S) -> Part[S]:
-    """Hold out by person or photo where the dataset names them, else by content."""
+def _part(config: TrainConfig, dataset: Dataset, samples: S, known: Mapping[str, Any]) -> Part[S]:
+    """Hold out the known rows, else by person or photo where the dataset names them, else by content."""
+    keys = np.array([f"{dataset.name}:{row}" for row in dataset.rows])
+    if dataset.name in known:
+        return Part(samples, np.isin(dataset.rows, known[dataset.name]["held_out_rows"]), keys)
     groups = dataset.groups if dataset.groups is not None else [None] * len(dataset)
     owners = [
         str(group) if group is not None else content_hash(canvas)
         for group, canvas in zip(groups, samples.canvases.numpy(), strict=True)
     ]
     mask = held_out(owners, config.data.held_out.get(dataset.name, 0))
-    return Part(samples, mask, np.array([f"{dataset.name}:{row}" for row in dataset.rows]))
+    return Part(samples, mask, keys)
 
 
 def _balanced(
@@ -256,7 +259,7 @@ def _train_aligner(
 
 def stage_1(network: SharedNetwork, device: torch.device) -> TorchBackend:
     """Give a network's keypoint stage as a backend."""
-    header = {"mean": MEAN, "std": STD, "sigma_factor": 1.0}
+    header = {"mean": PIXEL_MEAN, "std": PIXEL_STD, "sigma_factor": 1.0}
     return TorchBackend(Weights("stage-1", network, header, ""), str(device), "fp32")
 
 
@@ -326,8 +329,8 @@ def keypoint_objective(config: TrainConfig, prepared: Prepared, device: torch.de
         to_device(train, device),
         to_device(join(held), device),
         settings.augment,
-        MEAN,
-        STD,
+        PIXEL_MEAN,
+        PIXEL_STD,
         settings.batch_size,
         settings.every,
         settings.weight,

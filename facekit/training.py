@@ -25,8 +25,6 @@ from facekit.fitting import EpochRecord, fit
 from facekit.model import SharedNetwork
 from facekit.objectives import ExpressionObjective, Objective
 from facekit.preparation import (
-    MEAN,
-    STD,
     Prepared,
     chosen,
     keypoint_objective,
@@ -35,6 +33,7 @@ from facekit.preparation import (
     seen_contents,
     stage_1,
 )
+from facekit.schema import PIXEL_MEAN, PIXEL_STD
 from facekit.weights import model_record, save_weights
 from facekit.writing import write_atomically
 
@@ -149,8 +148,8 @@ def build_objectives(
                 held,
                 config.model.heads,
                 part.augment,
-                MEAN,
-                STD,
+                PIXEL_MEAN,
+                PIXEL_STD,
                 part.batch_size,
                 part.smoothing,
                 part.auxiliary,
@@ -230,8 +229,8 @@ def finish(
     return {
         "name": config.name,
         "model": model_record(config.model),
-        "mean": MEAN,
-        "std": STD,
+        "mean": PIXEL_MEAN,
+        "std": PIXEL_STD,
         "crop_factor": config.data.crop_factor,
         "frame": None if prepared.frame is None else prepared.frame.tolist(),
         "temperature": temperature,

@@ -164,7 +164,7 @@ def load_stages(weights: str | os.PathLike[str] = "default") -> Weights:
         As `load_weights`.
     """
     _, path, _ = find_weights(weights)
-    if _kind_of(path) != "baseline":
+    if kind_of(path) != "baseline":
         return load_weights(weights)
     from facekit.baselines import BaselineConfig, BaselineNetwork
 
@@ -185,7 +185,7 @@ def load_stages(weights: str | os.PathLike[str] = "default") -> Weights:
     return Weights(stored.name, other.network, header, stored.sha256, network.eval())
 
 
-def _kind_of(path: Path) -> str | None:
+def kind_of(path: Path) -> str | None:
     """Give the kind of a weights file, None for what is none."""
     try:
         with safe_open(path, "np") as file:

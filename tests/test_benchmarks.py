@@ -477,18 +477,21 @@ def test_every_table_and_plot_can_be_drawn(scripts, valid, tmp_path):
     rate = with_floor(timing("both", [0.1], "faces/s", 8), Work(10, 10), Peaks(1e3, 1e3), 8)
     run = {"automatic": True, "precision": "bf16", "layout": "channels_last", "running": "eager"}
     right = {"accuracy": 0.5, "balanced_accuracy": None, "macro_f1": 0.4, "ece": 0.1}
-    near = {"nme": 0.05, "auc_08": 0.4}
+    right |= {"labels": ["happy"], "confusion": [[5]]}
+    right |= {"per_class": {"happy": {"n": 5, "precision": 0.5, "recall": None, "f1": None}}}
+    near = {"nme": 0.05, "auc_08": 0.4, "coverage_68": 0.7, "coverage_95": None}
     evaluated = {
         "n": 5,
         "weights": "w",
         "expression": {"n": 5, **right, "ci95": {"accuracy": [0.4, 0.6]}},
         "keypoints": {"n": 5, **near, "ci95": {"nme": [0.04, 0.06]}},
+        "reliability": [{"n": 10, "confidence": sure, "accuracy": 0.5} for sure in (0.5, 0.7)],
     }
     model = {"arch": "simple_cnn", "parameters": 9, "flops": 9e6, "latency_ms": 1.5}
     model |= {"training_seconds": 60.0, "pictures": 100, "n": 5}
     found = {"faces": 1, "points": 15, "expressions": ["happy"]}
     figures = {
-        "accuracy": [{"name": "Set", "setting": {}, "unit": "share", "evaluation": evaluated}],
+        "accuracy": [{"name": "FER2013 PublicTest", "setting": {}, "unit": "share", "evaluation": evaluated}],
         "latency": [
             *parts_of(1),
             timing("detector", [1.0], detector="haar", picture="512x512"),
@@ -517,6 +520,11 @@ def test_every_table_and_plot_can_be_drawn(scripts, valid, tmp_path):
             peers.absent("whole picture", "fer", "needs uv"),
             value("FER2013 PublicTest", 0.7, "share", library="facekit"),
         ],
+        "ablations": [
+            value(name, 0.5, "share", variant=variant, seed=0)
+            for variant in ("as it is", "other")
+            for name in ("fer2013_accuracy", "nme")
+        ],
         "baselines": [
             {
                 **value("baseline", 0.6, "share", **model, classes="fer2013", start="scratch"),
@@ -533,6 +541,29 @@ def test_every_table_and_plot_can_be_drawn(scripts, valid, tmp_path):
     kept |= {"false_positives_face_free": 0.1, "false_positives_masked_scenes": 0.1}
     found = {"facekit": {**kept, "one_core": {"640x480": {"median_ms": 8.0}}}}
     write(tmp_path, "detection--m--cpu.json", suite="detection", detectors=found, by_min_score={"0.5": kept})
+    moved = {"jitter_px": 2.0, "error_px": 1.0, "lag_frames": None, "box_jitter_px": 1.0}
+    moved |= {"box_lag_frames": 0.5, "score_jitter": 0.1}
+    clip = dict.fromkeys(scripts.tables.CLIP_JITTER, 0.5)
+    run = {"clients": 1, "outcomes": {"200": 5}}
+    rates = {key: {"median": 5.0} for key in ("pictures_per_second", "p50_ms", "processor_ms")}
+    load = {"pictures_per_second": 5.0, "ms": {"p50": 1, "p95": 2, "p99": 3}, "processor_ms": 4.0}
+    for suite, body in {
+        "video-smoothing": {
+            "synthetic": {"rest": {"raw": moved, "smoothed": moved}},
+            "clips": {
+                "a.avi": {
+                    "slow_below_face_sizes_per_s": 0.1,
+                    "raw": clip,
+                    "smoothed": {**clip, "lag_frames": 0.5},
+                }
+            },
+        },
+        "video-speed": {"clips": {"a.avi": {"every 1": {"frames_per_s": 20.0}}}},
+        "video-memory": {"frames": 20_000, "after_500_mb": 500.0, "growth_mb": 10.0},
+        "serving": {"seconds": 600, "runs": {"one client": run | rates, "load": run | load}},
+        "crosscheck-memory": {"pictures": 200_000, "peak_mebibytes": 1500.0, "seconds": 600.0},
+    }.items():
+        write(tmp_path, f"{suite}--m--cpu.json", suite=suite, **body)
     for name in scripts.tables.TABLES:
         page = scripts.render.render(f"<!-- table: {name} -->\n<!-- end -->", Path("README.md"), tmp_path)
         rows = [line for line in page.splitlines() if line.startswith("|")]

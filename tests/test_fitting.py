@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import replace
 
 import pytest
 import torch
@@ -30,7 +31,7 @@ class Regression:
     def batches(self) -> int:
         return 20
 
-    def start_epoch(self, cycle: float, done: float, generator: Generator) -> None:
+    def start_epoch(self, cycle: int, done: float, generator: Generator) -> None:
         self.x = torch.rand(20, 16, 1, generator=generator)
 
     def loss(self, network: nn.Module, step: int, generator: Generator) -> Tensor:
@@ -82,6 +83,16 @@ def test_a_resumed_run_ends_as_an_unbroken_one(tmp_path, optimizer):
         assert torch.equal(tensor, resumed.state_dict()[name]), name
     assert (tmp_path / "whole/history.csv").read_text().count("\n") == 5
     assert (tmp_path / "broken/history.csv").read_text().count("\n") == 5
+
+
+def test_a_finished_run_goes_on_into_a_second_cycle_as_an_unbroken_one(tmp_path):
+    both = replace(CONFIG, epochs=8, cycles=2)
+    whole, continued = line(), line()
+    list(fit(whole, [Regression()], both, tmp_path / "whole"))
+    list(fit(continued, [Regression()], CONFIG, tmp_path / "continued"))
+    list(fit(continued, [Regression()], both, tmp_path / "continued", resume=True))
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, continued.state_dict()[name]), name
 
 
 def test_without_resume_a_run_starts_anew(tmp_path):

@@ -88,12 +88,12 @@ def test_the_early_phase_has_small_crops_and_the_late_one_its_own_augmentation()
         expressions(70), augment=loud, early_share=0.5, early_size=32, late_augment=JITTER, batch_size=70
     )
     network = Recorder()
-    for done in (0.0, 0.49, 0.5, 0.9):
-        objective.start_epoch(0, done, generator())
+    for cycle, done in ((0, 0.0), (0, 0.49), (0, 0.5), (0, 0.9), (1, 0.0), (1, 0.5)):
+        objective.start_epoch(cycle, done, generator())
         objective.loss(network, 0, generator())
-    assert [crops.shape[-1] for crops in network.seen] == [32, 32, 48, 48]
+    assert [crops.shape[-1] for crops in network.seen] == [32, 32, 48, 48, 48, 48]
     varied = [float(crops.std((1, 2, 3)).max()) > 0.01 for crops in network.seen]
-    assert varied == [True, True, False, False]
+    assert varied == [True, True, False, False, True, False]
 
 
 def test_validation_counts_right_answers():

@@ -94,6 +94,15 @@ def test_a_run_leaves_weights_that_say_what_they_did_not_see(fer2013, points, tm
     assert not {content_hash(picture(seed)) for seed in (2, *range(50, 55))} & listed
 
 
+def test_rows_that_earlier_weights_held_out_are_held_out_again(fer2013, points, tmp_path):
+    few = replace(TINY, fit=replace(TINY.fit, epochs=1))
+    run(few, [fer2013, points], tmp_path / "first")
+    other = DataConfig(held_out={"fer2013": 12, "points": 3}, held_out_as=str(tmp_path / "first"))
+    run(replace(few, data=other), [fer2013, points], tmp_path / "second")
+    first, second = (load_weights(tmp_path / name).header["data"] for name in ("first", "second"))
+    assert first == second
+
+
 def test_a_resumed_run_ends_as_an_unbroken_one(fer2013, points, tmp_path):
     run(TINY, [fer2013, points], tmp_path / "whole")
     broken = train(TINY, [fer2013, points], tmp_path / "broken", device="cpu")

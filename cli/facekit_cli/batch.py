@@ -8,7 +8,16 @@ from typing import Annotated
 import typer
 
 from facekit_cli import console
-from facekit_cli.options import Device, WeightsName
+from facekit_cli.options import (
+    BackendName,
+    DetectorModel,
+    DetectorName,
+    Device,
+    MaxFaces,
+    MinFace,
+    MinScore,
+    WeightsName,
+)
 
 
 class EngineName(StrEnum):
@@ -62,21 +71,15 @@ def batch(
         float | None,
         typer.Option(min=0, help="Accelerators of a Ray actor.", show_default="0.25 where there are some"),
     ] = None,
-    detector: Annotated[str, typer.Option(help="auto, haar, yunet, none, ...")] = "auto",
-    detector_model: Annotated[
-        str | None, typer.Option(metavar="F", help="The detector's model file, where it needs one.")
-    ] = None,
+    detector: DetectorName = "auto",
+    detector_model: DetectorModel = None,
     device: Device = "auto",
-    backend: Annotated[str, typer.Option(help="torch, or onnx: on the CPU, ready sooner.")] = "torch",
+    backend: BackendName = "torch",
     weights: WeightsName = "default",
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures analysed together.")] = 32,
-    min_score: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Leave out detections below this score.")
-    ] = None,
-    min_face: Annotated[
-        float | None, typer.Option(min=0, metavar="PX", help="Leave out faces smaller than this.")
-    ] = None,
-    max_faces: Annotated[int | None, typer.Option(min=1, help="Keep only the largest faces.")] = None,
+    min_score: MinScore = None,
+    min_face: MinFace = None,
+    max_faces: MaxFaces = None,
     max_pixels: Annotated[
         int | None, typer.Option(min=1, help="Refuse larger pictures.", show_default="50 million")
     ] = None,

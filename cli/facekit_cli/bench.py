@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from facekit_cli import console
+from facekit_cli.options import Device, WeightsName
 
 if TYPE_CHECKING:
     from facekit.benchmarking.running import Plan
@@ -24,8 +25,8 @@ def bench(
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A first impression within three minutes.")] = False,
     out: Annotated[str, typer.Option(metavar="DIR", help="Folder of the results.")] = "benchmarks/results",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    weights: Annotated[str, typer.Option(metavar="W", help="A shipped name or a file.")] = "default",
+    device: Device = "auto",
+    weights: WeightsName = "default",
     data: Annotated[
         str | None,
         typer.Option(metavar="DIR", help="Labelled data; else the folder that FACEKIT_DATA names."),

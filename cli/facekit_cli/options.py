@@ -1,4 +1,4 @@
-"""Options that `facekit evaluate` and `facekit crosscheck` share."""
+"""Options that several commands share."""
 
 from __future__ import annotations
 
@@ -23,6 +23,16 @@ Mirrored = Annotated[bool, typer.Option("--tta", help="Mean over the picture and
 Limit = Annotated[int | None, typer.Option(min=1, help="Only this many rows, chosen by the seed.")]
 WeightsName = Annotated[str, typer.Option(metavar="W", help="A shipped name or a file.")]
 Head = Annotated[str | None, typer.Option(metavar="H", help="The expression head.")]
+BackendName = Annotated[str, typer.Option(help="auto, torch, or onnx: on the CPU, ready sooner.")]
+DetectorName = Annotated[str, typer.Option(help="auto, haar, yunet, none, ...")]
+DetectorModel = Annotated[
+    str | None, typer.Option(metavar="F", help="The detector's model file, where it needs one.")
+]
+MinScore = Annotated[float | None, typer.Option(min=0, max=1, help="Leave out detections below this score.")]
+MinFace = Annotated[
+    float | None, typer.Option(min=0, metavar="PX", help="Leave out faces smaller than this.")
+]
+MaxFaces = Annotated[int | None, typer.Option(min=1, help="Keep only the largest faces.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Seed = Annotated[int, typer.Option(help="Of intervals and of the choice of rows.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first row that is faulty.")]

@@ -17,6 +17,16 @@ import typer
 
 from facekit.errors import ConfigError
 from facekit_cli import console
+from facekit_cli.options import (
+    BackendName,
+    DetectorModel,
+    DetectorName,
+    Device,
+    MaxFaces,
+    MinFace,
+    MinScore,
+    WeightsName,
+)
 from facekit_cli.outputs import PictureFolder, written
 
 if TYPE_CHECKING:
@@ -62,21 +72,15 @@ def predict(
         str | None, typer.Option(metavar="DIR", help="Write the pictures with what was found.")
     ] = None,
     crops: Annotated[str | None, typer.Option(metavar="DIR", help="Write a picture of every face.")] = None,
-    detector: Annotated[str, typer.Option(help="auto, haar, yunet, none, ...")] = "auto",
-    detector_model: Annotated[
-        str | None, typer.Option(metavar="F", help="The detector's model file, where it needs one.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    backend: Annotated[str, typer.Option(help="torch, or onnx: on the CPU, ready sooner.")] = "torch",
-    weights: Annotated[str, typer.Option(metavar="W", help="A shipped name or a file.")] = "default",
+    detector: DetectorName = "auto",
+    detector_model: DetectorModel = None,
+    device: Device = "auto",
+    backend: BackendName = "auto",
+    weights: WeightsName = "default",
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures analysed together.")] = 32,
-    min_score: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Leave out detections below this score.")
-    ] = None,
-    min_face: Annotated[
-        float | None, typer.Option(min=0, metavar="PX", help="Leave out faces smaller than this.")
-    ] = None,
-    max_faces: Annotated[int | None, typer.Option(min=1, help="Keep only the largest faces.")] = None,
+    min_score: MinScore = None,
+    min_face: MinFace = None,
+    max_faces: MaxFaces = None,
     max_pixels: Annotated[
         int | None, typer.Option(min=1, help="Refuse larger pictures.", show_default="50 million")
     ] = None,

@@ -10,6 +10,7 @@ import typer
 
 from facekit.errors import ConfigError
 from facekit_cli import console
+from facekit_cli.options import DetectorModel, DetectorName, Device, WeightsName
 
 NEEDED = ("fastapi", "uvicorn", "python_multipart")
 
@@ -28,12 +29,10 @@ def serve(
     max_body: Annotated[
         float | None, typer.Option(metavar="MB", min=0.001, help="Refuse larger requests.", show_default="10")
     ] = None,
-    detector: Annotated[str, typer.Option(help="auto, haar, yunet, none, ...")] = "auto",
-    detector_model: Annotated[
-        str | None, typer.Option(metavar="F", help="The detector's model file, where it needs one.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    weights: Annotated[str, typer.Option(metavar="W", help="A shipped name or a file.")] = "default",
+    detector: DetectorName = "auto",
+    detector_model: DetectorModel = None,
+    device: Device = "auto",
+    weights: WeightsName = "default",
 ) -> None:
     """Answer requests over HTTP, and show a page to try it with, until it is stopped."""
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]

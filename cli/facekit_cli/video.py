@@ -16,6 +16,16 @@ import typer
 
 from facekit.errors import ConfigError
 from facekit_cli import console
+from facekit_cli.options import (
+    BackendName,
+    DetectorModel,
+    DetectorName,
+    Device,
+    MaxFaces,
+    MinFace,
+    MinScore,
+    WeightsName,
+)
 from facekit_cli.outputs import written
 
 if TYPE_CHECKING:
@@ -34,16 +44,6 @@ Sink = Callable[["FrameFaces"], None]
 Raw = Annotated[bool, typer.Option("--raw", help="Do not smooth over time.")]
 Every = Annotated[
     int, typer.Option(min=1, metavar="K", help="Search every K-th frame; between, follow known faces.")
-]
-DetectorName = Annotated[str, typer.Option(help="auto, haar, yunet, none, ...")]
-DetectorModel = Annotated[
-    str | None, typer.Option(metavar="F", help="The detector's model file, where it needs one.")
-]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
-BackendName = Annotated[str, typer.Option(help="torch, or onnx: on the CPU, ready sooner.")]
-WeightsName = Annotated[str, typer.Option(metavar="W", help="A shipped name or a file.")]
-MinFace = Annotated[
-    float | None, typer.Option(min=0, metavar="PX", help="Leave out faces smaller than this.")
 ]
 
 
@@ -66,13 +66,11 @@ def video(
     detector: DetectorName = "auto",
     detector_model: DetectorModel = None,
     device: Device = "auto",
-    backend: BackendName = "torch",
+    backend: BackendName = "auto",
     weights: WeightsName = "default",
-    min_score: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Leave out detections below this score.")
-    ] = None,
+    min_score: MinScore = None,
     min_face: MinFace = None,
-    max_faces: Annotated[int | None, typer.Option(min=1, help="Keep only the largest faces.")] = None,
+    max_faces: MaxFaces = None,
 ) -> None:
     """Find the faces of a video and follow them; Ctrl-C ends it with what is done so far."""
     if jsonl == csv_file == "-":

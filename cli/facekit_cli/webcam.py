@@ -9,18 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from facekit.errors import ConfigError
-from facekit_cli.video import (
-    BackendName,
-    DetectorModel,
-    DetectorName,
-    Device,
-    Every,
-    MinFace,
-    Raw,
-    WeightsName,
-    interruption,
-    quieten_decoders,
-)
+from facekit_cli.options import BackendName, DetectorModel, DetectorName, Device, MinFace, WeightsName
+from facekit_cli.video import Every, Raw, interruption, quieten_decoders
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -40,7 +30,7 @@ def webcam(
     detector: DetectorName = "auto",
     detector_model: DetectorModel = None,
     device: Device = "auto",
-    backend: BackendName = "torch",
+    backend: BackendName = "auto",
     weights: WeightsName = "default",
     min_face: MinFace = None,
 ) -> None:

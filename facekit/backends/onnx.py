@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facekit.backends import cut_crops
+from facekit.backends import CARD, cut_crops
 from facekit.backends.onnx_graph import GRAPHS, detector_graph
 from facekit.errors import ConfigError, WeightsError
 from facekit.padding import padded_batch
@@ -20,8 +20,6 @@ from facekit.weights import read_weights
 InferenceSession = Any
 """onnxruntime.InferenceSession; the package has no types."""
 
-CARD = "card.json"
-"""The file of an export that says what the others are."""
 
 INPUT_SIZE = {"keypoints": 96, "expression": 48}
 

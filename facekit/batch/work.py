@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from facekit.backends import choose_backend
 from facekit.batch.chunks import Chunk
 from facekit.batch.sources import read_chunk
 from facekit.errors import ImageError
@@ -30,6 +31,8 @@ class Analysis:
     ----------
     device : str
         auto takes the accelerators in turns, a worker each.
+    backend : str
+        Not auto, because the machines of a run may differ, and a start's seconds do not count here.
     """
 
     device: str = "auto"
@@ -171,8 +174,9 @@ def use_one_thread() -> None:
 def _make_analyzer(analysis: Analysis, number: int) -> FaceAnalyzer:
     from facekit.analyzer import FaceAnalyzer
 
-    options: dict[str, Any] = {**vars(analysis)}
-    if analysis.backend == "torch":
+    backend = choose_backend(analysis.backend, analysis.weights, analysis.device, analysis.precision)
+    options: dict[str, Any] = {**vars(analysis), "backend": backend}
+    if backend == "torch":
         import torch
 
         torch.set_num_threads(1)

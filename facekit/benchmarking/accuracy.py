@@ -1,8 +1,9 @@
 """How right the weights are on labelled data that they were not trained on, with 95% bootstrap intervals.
 
-FER2013's PublicTest as it is and averaged with its mirror; the Helen faces that the weights' header lists as
-held out, and the same with boxes moved and scaled by up to 5%; muxspace's whole pictures, detector to
-expression; RAF-DB's faces, unless the weights saw that set.
+FER2013's PublicTest as it is, averaged with its mirror, and without the pictures that stand in Training too;
+the Helen faces that the weights' header lists as held out, the same with boxes moved and scaled by up to 5%,
+and shrunk until those boxes are small; muxspace's whole pictures, detector to expression; RAF-DB's faces,
+unless the weights saw that set.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from facekit import FaceAnalyzer, evaluate, geometry
 from facekit.benchmarking.measuring import Case, Figure, Setting, UnavailableError
@@ -22,10 +24,13 @@ from facekit.data.label_boxes import label_boxes
 from facekit.data.samples import Dataset
 from facekit.evaluation import Evaluation
 from facekit.images import to_gray
-from facekit.metrics import keypoint_metrics
+from facekit.metrics import Floats, keypoint_metrics, reliability
 from facekit.weights import find_weights
 
 JITTER = 0.05
+SMALL = (32, 24)
+"""Sides of small faces' boxes, the squares that are cropped for stage 1, pixels."""
+
 FEW = 200
 KEPT = ("format", "split", "n", "boxes", "tta", "weights", "expression", "keypoints")
 
@@ -35,13 +40,16 @@ def cases(setting: Setting) -> list[Case]:
     measures: list[tuple[str, float, Callable[[Setting], dict[str, Any]]]] = [
         ("FER2013 PublicTest", 40, partial(_fer2013, tta=False)),
         ("FER2013 PublicTest, mirrored too", 80, partial(_fer2013, tta=True)),
+        ("FER2013 PublicTest without copies from Training", 40, _fer2013_alone),
         ("Helen, held out", 10, _helen),
         ("Helen, held out, boxes off by up to 5%", 10, _helen_jittered),
+        *((f"Helen, held out, boxes of {side} pixels", 10, partial(_helen_small, side)) for side in SMALL),
         ("muxspace, held out, whole pictures", 60, partial(_held_out_set, "muxspace")),
         ("RAF-DB, held out", 40, partial(_held_out_set, "raf_db")),
+        ("RAF-DB, held out, its own head", 40, partial(_held_out_set, "raf_db", head="raf_db")),
     ]
     if setting.quick:
-        measures = [measures[0], measures[2]]
+        measures = [measures[0], measures[3]]
     return [
         Case(name, 6 if setting.quick else seconds, partial(_figure, name, measure, setting))
         for name, seconds, measure in measures
@@ -54,7 +62,7 @@ def _figure(name: str, measure: Callable[[Setting], dict[str, Any]], setting: Se
 
 
 def _analyzer(setting: Setting) -> FaceAnalyzer:
-    return FaceAnalyzer(str(setting.device), precision="fp32", weights=setting.weights)
+    return FaceAnalyzer(str(setting.device), precision="fp32", weights=setting.weights, backend="torch")
 
 
 def _fer2013(setting: Setting, tta: bool) -> dict[str, Any]:
@@ -64,6 +72,17 @@ def _fer2013(setting: Setting, tta: bool) -> dict[str, Any]:
     return _kept(
         evaluate(setting.fer2013, split="PublicTest", tta=tta, limit=limit, analyzer=_analyzer(setting))
     )
+
+
+def _fer2013_alone(setting: Setting) -> dict[str, Any]:
+    """Leave out the rows whose pixels stand among the training rows, some with another label."""
+    if setting.fer2013 is None:
+        raise UnavailableError("needs FER2013: give its CSV file by --fer2013")
+    whole = load_dataset(setting.fer2013)
+    learnt, asked = whole.split("train"), whole.split("PublicTest")
+    known = {content_hash(learnt.load(place)) for place in range(len(learnt))}
+    alone = [content_hash(asked.load(place)) not in known for place in range(len(asked))]
+    return _kept(evaluate(asked.select(np.array(alone)), analyzer=_analyzer(setting)))
 
 
 def _helen(setting: Setting) -> dict[str, Any]:
@@ -84,20 +103,44 @@ def _helen_jittered(setting: Setting) -> dict[str, Any]:
         [geometry.square(box, factor) for box, factor in zip(boxes + moves, factors, strict=True)]
     )
     grays = [to_gray(dataset.load(place)) for place in range(len(dataset))]
+    return _keypoint_figures(analyzer, grays, dataset.points, crops)
+
+
+def _helen_small(side: int, setting: Setting) -> dict[str, Any]:
+    """Measure keypoints in portraits in whose middle the crop's square has so many pixels a side."""
+    analyzer = _analyzer(setting)
+    dataset = _helen_rows(setting, analyzer)
+    assert dataset.points is not None
+    crops = geometry.square(label_boxes(dataset.points), analyzer.backend.header["crop_factor"])
+    image_from_portrait = geometry.crop(geometry.square(crops, 2), 2 * side)
+    grays = [
+        geometry.warp_picture(to_gray(dataset.load(place)), matrix, 2 * side)
+        for place, matrix in enumerate(image_from_portrait)
+    ]
+    points = geometry.apply(geometry.invert(image_from_portrait), dataset.points)
+    crops = np.tile(np.array([side / 2, side / 2, 1.5 * side, 1.5 * side]), (len(grays), 1))
+    return _keypoint_figures(analyzer, grays, points, crops)
+
+
+def _keypoint_figures(
+    analyzer: FaceAnalyzer, grays: list[NDArray[np.uint8]], points: Floats, crops: Floats
+) -> dict[str, Any]:
     found = analyzer.describe(grays, np.arange(len(grays)), crops)
-    figures = keypoint_metrics(dataset.points, found.points_image, found.sigma, crops[:, 2] - crops[:, 0])
-    told = {"n": len(dataset), "weights": analyzer.backend.name, "expression": None}
+    figures = keypoint_metrics(points, found.points_image, found.sigma, crops[:, 2] - crops[:, 0])
+    told = {"n": len(grays), "weights": analyzer.backend.name, "expression": None}
     return told | {"keypoints": figures.to_dict()}
 
 
-def _held_out_set(name: str, setting: Setting) -> dict[str, Any]:
+def _held_out_set(name: str, setting: Setting, head: str | None = None) -> dict[str, Any]:
     """Evaluate the rows of a set that training did not see: all, if the weights know nothing of the set."""
     analyzer = _analyzer(setting)
+    if head is not None and head not in analyzer.backend.header["model"]["heads"]:
+        raise UnavailableError(f"the weights {analyzer.backend.name} have no head {head}")
     dataset = load_dataset(_in_data(setting, name))
     if dataset.name in analyzer.backend.header["data"]:
         dataset = _held_out(dataset, setting, analyzer)
     limit = 3000 if len(dataset) > 3000 else None
-    return _kept(evaluate(dataset, limit=limit, analyzer=analyzer))
+    return _kept(evaluate(dataset, limit=limit, head=head, analyzer=analyzer))
 
 
 def _helen_rows(setting: Setting, analyzer: FaceAnalyzer) -> Dataset:
@@ -137,4 +180,13 @@ def _in_data(setting: Setting, place: str) -> Path:
 def _kept(evaluation: Evaluation) -> dict[str, Any]:
     """Give what the results file keeps of an evaluation; paths stay out of it."""
     told = evaluation.to_dict()
-    return {key: told[key] for key in KEPT} | {"skipped": len(told["skipped"])}
+    kept = {key: told[key] for key in KEPT} | {"skipped": len(told["skipped"])}
+    if evaluation.expression:
+        known = evaluation.truth >= 0
+        bins = reliability(evaluation.truth[known], evaluation.predictions.scores[known])
+        kept["reliability"] = [
+            {"n": int(n), "confidence": sure, "accuracy": right}
+            for n, sure, right in zip(*bins, strict=True)
+            if n
+        ]
+    return kept

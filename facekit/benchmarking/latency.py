@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from facekit import FaceAnalyzer
 from facekit.alignment import align
+from facekit.backends import choose_backend
 from facekit.benchmarking.measuring import Case, Clock, Figure, Setting, in_turns, threads, timing
 from facekit.benchmarking.pictures import as_jpeg, portrait
 from facekit.detection import DETECTORS, crop_boxes, make_detector
@@ -29,9 +30,9 @@ SIZES = ((512, 512), (640, 480), (320, 320))
 COLD = """
 import json, sys, time
 started = time.perf_counter()
-from facekit import analyze
+from facekit import FaceAnalyzer
 imported = time.perf_counter()
-faces = analyze(sys.argv[1])
+faces = FaceAnalyzer(backend=sys.argv[2])(sys.argv[1])
 print(json.dumps({"import facekit": imported - started, "first picture": time.perf_counter() - started}))
 """
 
@@ -67,18 +68,36 @@ def parts(analyzer: FaceAnalyzer, picture: NDArray[np.uint8]) -> dict[str, Calla
 def _parts(setting: Setting) -> list[Figure]:
     with threads(1):
         calls = {
-            (precision, name): call
-            for precision in ("auto", "fp32")
+            (backend, precision, name): call
+            for backend in _backends(setting)
+            for precision in (("auto", "fp32") if backend == "torch" else ("fp32",))
             for name, call in parts(
-                FaceAnalyzer(str(setting.device), precision=precision, weights=setting.weights), portrait()
+                FaceAnalyzer(
+                    str(setting.device), precision=precision, weights=setting.weights, backend=backend
+                ),
+                portrait(),
             ).items()
         }
-        named = {f"{precision} {name}": call for (precision, name), call in calls.items()}
+        named = {" ".join(key): call for key, call in calls.items()}
         times = in_turns(named, Clock(setting.device), seconds=4 if setting.quick else 40, warm_up=5)
     return [
-        timing(name, times[f"{precision} {name}"], precision=precision, threads=1, picture="512x512")
-        for precision, name in calls
+        timing(
+            name,
+            times[f"{backend} {precision} {name}"],
+            backend=backend,
+            precision=precision,
+            threads=1,
+            picture="512x512",
+        )
+        for backend, precision, name in calls
     ]
+
+
+def _backends(setting: Setting) -> list[str]:
+    """Give PyTorch, and on a processor ONNX Runtime where it is installed."""
+    return list(
+        dict.fromkeys(("torch", choose_backend("auto", setting.weights, str(setting.device), "auto")))
+    )
 
 
 def _detectors(setting: Setting) -> list[Figure]:
@@ -101,15 +120,17 @@ def _detectors(setting: Setting) -> list[Figure]:
 
 def _cold_start(setting: Setting) -> list[Figure]:
     """Time new processes up to their first result, files in the system's cache."""
-    readings = []
+    readings: dict[str, list[dict[str, float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "portrait.jpg"
         path.write_bytes(as_jpeg(portrait()))
         for _ in range(2 if setting.quick else 6):
-            done = subprocess.run(
-                [sys.executable, "-c", COLD, str(path)], capture_output=True, text=True, check=True
-            )
-            readings.append(json.loads(done.stdout))
+            for backend in _backends(setting):
+                command = [sys.executable, "-c", COLD, str(path), backend]
+                done = subprocess.run(command, capture_output=True, text=True, check=True)
+                readings.setdefault(backend, []).append(json.loads(done.stdout))
     return [
-        timing(name, [reading[name] for reading in readings[1:]], picture="512x512") for name in readings[0]
+        timing(name, [reading[name] for reading in taken[1:]], picture="512x512", backend=backend)
+        for backend, taken in readings.items()
+        for name in taken[0]
     ]

@@ -141,7 +141,7 @@ def _profile(setting: Setting, batch: int) -> list[Figure]:
 
 def _pictures(setting: Setting, source: str, batch: int) -> list[Figure]:
     """Time whole analyses of 640x480 pictures, one face each."""
-    analyzer = FaceAnalyzer(str(setting.device), weights=setting.weights, batch_size=batch)
+    analyzer = FaceAnalyzer(str(setting.device), weights=setting.weights, batch_size=batch, backend="torch")
     count = batch if setting.quick else max(batch, 32)
     with tempfile.TemporaryDirectory() as folder, threads(cores()):
         if source == "files":

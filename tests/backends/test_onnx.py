@@ -238,7 +238,7 @@ def test_predict_runs_without_torch(chosen, own_detector):
     [
         ({"device": "cuda"}, "runs on the CPU"),
         ({"precision": "bf16"}, "facekit export"),
-        ({"backend": "tensorflow"}, "expected torch or onnx"),
+        ({"backend": "tensorflow"}, "expected auto, torch or onnx"),
     ],
 )
 def test_what_cannot_be_had_is_refused(stored, arguments, message):

@@ -208,7 +208,7 @@ def test_options_reach_the_analyzer(facekit, untrained, album):
     [
         (["--detector", "nonsense"], "unknown detector 'nonsense': expected auto, "),
         (["--device", "abacus"], "unknown device 'abacus'"),
-        (["--backend", "nonsense"], "unknown backend 'nonsense': expected torch"),
+        (["--backend", "nonsense"], "unknown backend 'nonsense': expected auto, torch"),
         (["--weights", "nonsense"], "no weights 'nonsense'"),
         (["--json", "-", "--csv", "-"], "--json and --csv cannot both"),
         (["--json", "/proc/nowhere/a.json", "--detector", "none"], "No such file"),
