@@ -4,8 +4,8 @@
 
 The pictures are NASA's portrait (scikit-image's astronaut) as 640x480 JPEG files, one face each. Times are of
 the processor, not of the clock, so that other work on the machine hardly counts: a stage's is the median over
-batches of 32 in a process of one thread; a picture's is that of all workers of a run, less what a run of one
-picture takes. `reckoning.py` makes a cluster's hours and money of them.
+batches of 32 in a process of one thread; a picture's is that of all workers of a run, once they have
+started. `reckoning.py` makes a cluster's hours and money of them.
 """
 
 from __future__ import annotations
@@ -55,25 +55,33 @@ tell(**{name: times[1:] for name, times in taken.items()})
 """
 
 RUN = """
-import multiprocessing, resource
+import multiprocessing
 from facekit.batch.running import BatchConfig, run_batch
 from facekit.batch.work import Analysis
 folder, out, backend, workers = sys.argv[1:]
 config = BatchConfig(Analysis(device="cpu", backend=backend), workers=int(workers))
 steps, peaks = [], {}
+
+def processor_seconds(pid):
+    stat = Path(f"/proc/{pid}/stat")
+    cells = stat.read_text().rpartition(")")[2].split() if stat.is_file() else []
+    return (int(cells[11]) + int(cells[12])) / os.sysconf("SC_CLK_TCK") if cells else 0
+
 for far in run_batch([folder], out, config):
-    steps.append((time.perf_counter(), time.process_time(), far.pictures))
-    for worker in multiprocessing.active_children():
+    alive = multiprocessing.active_children()
+    below = sum(processor_seconds(worker.pid) for worker in alive)
+    steps.append((time.perf_counter(), time.process_time(), below, far.pictures))
+    for worker in alive:
         status = Path(f"/proc/{worker.pid}/status")
         lines = status.read_text().splitlines() if status.is_file() else []
         for line in lines:
             if line.startswith("VmHWM"):  # which a process that is ending has no more
                 peaks[worker.pid] = int(line.split()[1]) / 1024
-below = resource.getrusage(resource.RUSAGE_CHILDREN)
-(first, before, some), (last, after, every) = steps[1], steps[-1]
+# From when every worker has had its second chunk, to the last outcome; the step after that ends the run.
+(first, before, below, some), (last, after, above, every) = steps[2 * int(workers) + 1], steps[-2]
 tell(
     driver=after - before,
-    processors=below.ru_utime + below.ru_stime,
+    processors=above - below,
     seconds=last - first,
     steady=every - some,
     peak=max(peaks.values()),
@@ -94,13 +102,12 @@ def run_whole(folder: Path, backend: str, workers: int) -> dict[str, Any]:
         return ask(RUN, folder, Path(place, "out"), backend, workers)
 
 
-def measure_runs(backend: str, folder: Path, single: Path, count: int, most: int) -> list[Figure]:
+def measure_runs(backend: str, folder: Path, count: int, most: int) -> list[Figure]:
     """Give a picture's processor time in whole runs, and the memory of their workers."""
-    start = run_whole(single, backend, 1)
-    figures = [value("start", start["processors"], "s", backend=backend)]
+    figures = []
     for workers in range(1, most + 1):
         told = run_whole(folder, backend, workers)
-        each = (told["processors"] - workers * start["processors"]) * 1e3 / count
+        each = told["processors"] * 1e3 / told["steady"]
         told_of = {"backend": backend, "workers": workers}
         figures += [
             value("picture", each, "ms", **told_of),
@@ -121,16 +128,13 @@ def main() -> None:
     options = parser.parse_args()
     load_before, started, figures = load(), time.perf_counter(), []
     with tempfile.TemporaryDirectory() as place:
-        folder, single = Path(place, "album"), Path(place, "single")
-        folder.mkdir()
-        single.mkdir()
+        folder = Path(place)
         album = write_album(folder, options.pictures)
-        write_album(single, 1)
         size = sum(path.stat().st_size for path in album) / len(album)
         figures.append(value("input", size, "bytes", picture="640x480"))
         for backend in BACKENDS:
             figures += measure_stages(backend, album)
-            figures += measure_runs(backend, folder, single, len(album), options.workers)
+            figures += measure_runs(backend, folder, len(album), options.workers)
             print(f"{backend}: {len(figures)} figures", flush=True)
     command = f"python benchmarks/scale.py --pictures {options.pictures} --workers {options.workers}"
     body = {

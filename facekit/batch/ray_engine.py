@@ -251,7 +251,10 @@ def _connect(ray: Any, address: str | None) -> None:
             try:
                 ray.init(address, **quiet)
             except (ConnectionError, ValueError, RuntimeError) as error:
-                raise ConfigError(f"no Ray cluster answers at {address}: {error}") from error
+                raise ConfigError(
+                    f"no Ray cluster answers at {address}: {error}; one that asks for a token needs "
+                    "RAY_AUTH_MODE=token and RAY_AUTH_TOKEN"
+                ) from error
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         context.max_errored_blocks = MOST_LOST
