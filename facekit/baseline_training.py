@@ -128,7 +128,7 @@ def train_baseline(
 
     Raises
     ------
-    DatasetError, ConfigError, WeightsError
+    DatasetError, ConfigError, WeightsError, ProcessError
     """
     folder, task = Path(out), config.model.baseline.task
     processes, on = join_processes(choose_device(device))

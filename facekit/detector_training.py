@@ -263,7 +263,7 @@ def train_detector(
 
     Raises
     ------
-    DatasetError, ConfigError
+    DatasetError, ConfigError, ProcessError
     """
     folder, (processes, on) = Path(out), join_processes(choose_device(device))
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
-"""Training by several processes: each runs the network on its share of a batch, all see the whole batch's answers.
+"""Training by several processes: each runs the network on its share of a batch and sees all answers.
 
-Every process draws the same batches from the same random numbers and computes the same loss of the whole batch.
-Only the network's own work is shared out: its rows, the statistics of its batch norms and its gradients. What a
-single process computes is therefore what several compute, up to the order of sums.
+Every process draws the same batches from the same random numbers and computes the same loss of the whole
+batch. Only the network's own work is shared out, and with it the statistics of batch norms, the draws of
+dropout and the gradients. Several processes therefore compute what one does, up to the order of sums.
 """
 
 from __future__ import annotations
@@ -58,13 +58,15 @@ class Processes:
             return
         gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
         flat = _added(torch.cat([gradient.flatten() for gradient in gradients]))
-        parts = flat.split([gradient.numel() for gradient in gradients])
+        parts = torch.split(flat, [gradient.numel() for gradient in gradients])
         for gradient, part in zip(gradients, parts, strict=True):
             gradient.copy_(part.view(gradient.shape))
 
     def from_leader(self, function: Callable[[], R]) -> R:
         """Give what the function gives in the leading process; it is not called in the others."""
-        return function() if self.count == 1 else self._spread(function() if self.leads else None)
+        if self.count == 1:
+            return function()
+        return self._spread(function() if self.leads else None)
 
     def led(self, steps: Generator[Y, None, R]) -> Generator[Y, None, R]:
         """Go through the steps in the leading process alone, and return their result in all of them."""
@@ -72,11 +74,12 @@ class Processes:
             return (yield from steps)
         return self._spread((yield from steps) if self.leads else None)
 
-    def _spread(self, value: Any) -> Any:
-        box = [value]
+    def _spread(self, value: R | None) -> R:
+        box: list[Any] = [value]
         with _company():
             dist.broadcast_object_list(box, src=0, device=torch.device("cpu"))
-        return box[0]
+        value_of_leader: R = box[0]
+        return value_of_leader
 
 
 ALONE = Processes(0, 1)
@@ -205,7 +208,7 @@ class _Gather(torch.autograd.Function):
         return _added(whole)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         return gradient[ctx.rows], None, None
 
 
@@ -213,11 +216,11 @@ class _AddUp(torch.autograd.Function):
     """From each process's summand to the sum, which each process then uses for its own rows."""
 
     @staticmethod
-    def forward(ctx: Any, own: Tensor) -> Tensor:
+    def forward(ctx: Any, own: Tensor) -> Tensor:  # noqa: ARG004
         return _added(own.clone())
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # noqa: ARG004
         return _added(gradient.clone())
 
 

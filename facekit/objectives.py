@@ -54,7 +54,7 @@ class Objective(Protocol):
         ...
 
     def start_epoch(self, cycle: float, done: float, generator: Generator) -> None:
-        """Draw the order of an epoch's samples; of the cycle, counted from 0, the share `done` lies behind."""
+        """Draw the order of an epoch's samples; the share `done` of the cycle, counted from 0, is over."""
         ...
 
     def loss(self, network: nn.Module, step: int, generator: Generator) -> Tensor:
