@@ -88,7 +88,8 @@ def train(
         yield from _train_folds(config, prepared, folder, on, resume, folds, processes)
         return
     network = _network(config, on)
-    objectives = build_objectives(config, prepared, on, soft_targets(config, folder, prepared))
+    soft = processes.from_leader(lambda: soft_targets(config, folder, prepared))
+    objectives = build_objectives(config, prepared, on, soft)
     yield from fit(network, objectives, config.fit, folder, resume=resume, processes=processes)
     if not processes.leads:
         return

@@ -52,8 +52,7 @@ def network() -> SharedNetwork:
 
 
 def trained(out: Path, processes: Processes = ALONE, resume: bool = False) -> dict[str, Tensor]:
-    """Train two epochs in single precision and give the weights; keep the first epoch's checkpoint."""
-    fitting.multiplies_bfloat16 = lambda device: False
+    """Train two epochs and give the weights; keep the first epoch's checkpoint."""
     config = FitConfig(epochs=2, learning_rate=0.01, average=0.5)
     made = network()
     for record in fit(made, objectives(), config, out, resume=resume, processes=processes):
@@ -65,6 +64,7 @@ def trained(out: Path, processes: Processes = ALONE, resume: bool = False) -> di
 
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
+    fitting.multiplies_bfloat16 = lambda device: False  # rounds too coarsely to compare
     processes, _ = join_processes(torch.device("cpu"))
     for out in (folder, folder / "broken"):
         weights = trained(out, processes, resume=out != folder)
