@@ -560,6 +560,96 @@ def _outcomes(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count:,} x {outcome}" for outcome, count in counts.items())
 
 
+CHECKED = {
+    "fer2013": "FER2013, PublicTest",
+    "muxspace": "muxspace, whole pictures",
+    "helen": "Helen, training part",
+}
+FAULTS = {
+    "duplicates": "surplus copies",
+    "conflicting_duplicates": "pictures with two labels",
+    "blank": "blank pictures",
+    "points_outside": "faces with points outside",
+    "swapped_sides": "faces with left and right swapped",
+}
+
+
+def crosschecks(result: Result) -> str:
+    """Give what the cross-check found in three sets, a line each."""
+    rows = []
+    for name, told in result["summaries"].items():
+        right, near = told["expression"], told["keypoints"]
+        agreement = []
+        if right:
+            parts = percent(right["accuracy"]), percent(right["balanced_accuracy"]), percent(right["ece"])
+            agreement.append("{}, balanced {}, calibration error {}".format(*parts))
+        if near:
+            agreement.append(f"NME {percent(near['nme'])}")
+        found = [f"{told['faults'][kind]['n']} {what}" for kind, what in FAULTS.items() if _any(told, kind)]
+        missed = max(figures["undetected"] for figures in (right, near) if figures)
+        if missed:
+            found.append(f"no face found in {missed}")
+        found += [
+            f"{count} labels of {label}" for label, count in ((right or {}).get("other_labels") or {}).items()
+        ]
+        rows.append(
+            (
+                CHECKED[name],
+                f"{told['n']:,}",
+                "; ".join(agreement),
+                f"{told['suspects']['flagged']:,}",
+                f"{told['seen_in_training']:,}",
+                ", ".join(found) or "nothing",
+            )
+        )
+    head = ("set", "rows", "agreement with the labels", "flagged", "seen in training", "what else it found")
+    return table(head, rows)
+
+
+def _any(told: Mapping[str, Any], kind: str) -> bool:
+    return bool(told["faults"].get(kind, {"n": 0})["n"])
+
+
+def rejected_labels(result: Result) -> str:
+    """Give how well suspect scores rank labels that FER+'s taggers reject, by what they are scored by."""
+    rows = (
+        (
+            name,
+            f"{told['macro_within_class_auroc']:.3f}",
+            *(f"{told['per_class_auroc'][label]:.2f}" for label in told["per_class_auroc"]),
+            percent(result["planted_labels_found"][name]),
+        )
+        for name, ways in result["suspects"].items()
+        if (told := ways["self_confidence"])
+    )
+    labels = next(iter(result["suspects"].values()))["self_confidence"]["per_class_auroc"]
+    return table(("scored by", "AUROC within classes", *labels, "planted labels found"), rows)
+
+
+def first_suspects(result: Result) -> str:
+    """Give how many of the first suspects FER+'s taggers reject."""
+    told = result["summaries"]["fer2013"]["reference"]["precision_at_k"]
+    depths = [key for key in next(iter(told.values())) if key.isdecimal()]
+    rows = (
+        (label, percent(at["base_rate"]), *(percent(at[depth]) for depth in depths))
+        for label, at in told.items()
+    )
+    return table(("label", "of all", *(f"of the first {depth}" for depth in depths)), rows)
+
+
+def crosscheck_seconds(result: Result) -> str:
+    """Give the time of a cross-check beside that of the bare passes."""
+    told = result["seconds"]
+    times = (told["bare_passes"], told["fer2013"], told["fer2013"] / told["bare_passes"])
+    return table(("bare passes, s", "cross-check with report, s", "ratio"), [map(number, times)])
+
+
+def planted_points(result: Result) -> str:
+    """Give how many faces with a planted fault are flagged under its name, and of sound ones at all."""
+    told = result["planted_points"]
+    return table([name.replace("_", " ") for name in told], [map(percent, told.values())])
+
+
 def large_crosscheck(result: Result) -> str:
     """Give the memory and time of a cross-check of many small pictures."""
     told = (f"{result['pictures']:,}", number(result["peak_mebibytes"]), f"{result['seconds'] / 60:.0f}")
@@ -608,6 +698,11 @@ TABLES: Mapping[str, Table] = {
     "video_speed": Table("video-speed", "cpu", video_speed),
     "video_memory": Table("video-memory", "cpu", video_memory),
     "serving": Table("serving", "cpu", serving),
+    "crosschecks": Table("crosscheck", "cpu", crosschecks),
+    "rejected_labels": Table("crosscheck", "cpu", rejected_labels),
+    "first_suspects": Table("crosscheck", "cpu", first_suspects),
+    "planted_points": Table("crosscheck", "cpu", planted_points),
+    "crosscheck_seconds": Table("crosscheck", "cpu", crosscheck_seconds),
     "large_crosscheck": Table("crosscheck-memory", "cpu", large_crosscheck),
     "ablations": Table("ablations", "cpu", ablations),
     "baselines": Table("baselines", "cpu", baselines),

@@ -25,6 +25,7 @@ _EXPORTS = {
     "ImageError": "facekit.errors",
     "KEYPOINTS": "facekit.schema",
     "Keypoints": "facekit.results",
+    "ProcessError": "facekit.errors",
     "WeightsError": "facekit.errors",
     "analyze": "facekit.analyzer",
     "analyze_video": "facekit.video",
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from facekit.errors import DetectorError as DetectorError
     from facekit.errors import FacekitError as FacekitError
     from facekit.errors import ImageError as ImageError
+    from facekit.errors import ProcessError as ProcessError
     from facekit.errors import WeightsError as WeightsError
     from facekit.evaluation import Evaluation as Evaluation
     from facekit.evaluation import evaluate as evaluate

@@ -21,6 +21,7 @@ from facekit.baselines.standard import Standard
 from facekit.configuration import DataConfig, ExpressionConfig, KeypointConfig, TrainConfig
 from facekit.data.catalog import load_dataset
 from facekit.data.samples import Dataset
+from facekit.distributed import join_processes
 from facekit.errors import ConfigError, DatasetError
 from facekit.fitting import EpochRecord, FitConfig, fit
 from facekit.imagenet import imagenet_weights
@@ -127,9 +128,10 @@ def train_baseline(
 
     Raises
     ------
-    DatasetError, ConfigError, WeightsError
+    DatasetError, ConfigError, WeightsError, ProcessError
     """
-    folder, on, task = Path(out), choose_device(device), config.model.baseline.task
+    folder, task = Path(out), config.model.baseline.task
+    processes, on = join_processes(choose_device(device))
     if config.fit.early_share and config.expression.early_size != 48:
         raise ConfigError(f"{config.model.arch} takes crops of 48 pixels only; leave early_size out")
     folder.mkdir(parents=True, exist_ok=True)
@@ -138,11 +140,13 @@ def train_baseline(
         raise DatasetError(f"{', '.join(map(str, data))}: no labels that {config.model.arch} learns from")
     shipped = load_weights()
     recipe = _recipe(config, chosen, shipped)
-    prepared = yield from prepare(recipe, chosen, folder, on, resume, aligned_by=shipped)
+    prepared = yield from processes.led(prepare(recipe, chosen, folder, on, resume, aligned_by=shipped))
     torch.manual_seed(config.fit.seed)
     network = _network(config.model).to(on)
     objectives = build_objectives(recipe, prepared, on, {})
-    yield from fit(network, objectives, config.fit, folder, resume=resume)
+    yield from fit(network, objectives, config.fit, folder, resume=resume, processes=processes)
+    if not processes.leads:
+        return
     header = finish(recipe, prepared, network, objectives) | {"model": baseline_record(config.model)}
     # The other stage is the shipped weights', and so is what belongs to it.
     for key in ("temperature", "frame") if task == "keypoints" else ("crop_factor", "sigma_factor"):

@@ -41,6 +41,7 @@ from facekit.detector_network import (
     cell_grid,
     stack_padded,
 )
+from facekit.distributed import join_processes
 from facekit.errors import DatasetError
 from facekit.fitting import EpochRecord, FitConfig, fit
 from facekit.images import read_image
@@ -262,9 +263,9 @@ def train_detector(
 
     Raises
     ------
-    DatasetError, ConfigError
+    DatasetError, ConfigError, ProcessError
     """
-    folder, on = Path(out), choose_device(device)
+    folder, (processes, on) = Path(out), join_processes(choose_device(device))
     folder.mkdir(parents=True, exist_ok=True)
     train, held_out = split_labels(read_labels([Path(path) for path in data]), config.held_out)
     for part, labels in (("to train on", train), ("held out", held_out)):
@@ -275,7 +276,9 @@ def train_detector(
     torch.manual_seed(config.fit.seed)
     network = DetectorNetwork(config.model).to(on)
     objective = DetectorObjective(train, held_out, config, on)
-    yield from fit(network, [objective], config.fit, folder, resume=resume)
+    yield from fit(network, [objective], config.fit, folder, resume=resume, processes=processes)
+    if not processes.leads:
+        return
     matches = objective.held_out.match(network, on)
     header = {
         "name": config.name,

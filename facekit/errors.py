@@ -5,7 +5,8 @@ FacekitError
 ├── DatasetError    (ValueError)  labelled data cannot be read or do not fit together
 ├── WeightsError    (ValueError)  network weights are missing, corrupt or of another version
 ├── DetectorError   (ValueError)  a face detector is unknown or cannot be set up
-└── ConfigError     (ValueError)  a setting is unknown or out of range
+├── ConfigError     (ValueError)  a setting is unknown or out of range
+└── ProcessError    (OSError)     another process of a training has ended
 
 A picture without a face is an empty result, not an error.
 """
@@ -35,3 +36,7 @@ class DetectorError(FacekitError, ValueError):
 
 class ConfigError(FacekitError, ValueError):
     """A setting is unknown or out of range."""
+
+
+class ProcessError(FacekitError, OSError):
+    """Another process of a training has ended."""

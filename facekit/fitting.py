@@ -18,6 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from facekit.distributed import ALONE, Processes
 from facekit.errors import ConfigError, WeightsError
 from facekit.model import multiplies_bfloat16
 from facekit.objectives import Objective
@@ -136,6 +137,7 @@ def fit(
     out: Path,
     *,
     resume: bool = False,
+    processes: Processes = ALONE,
 ) -> Iterator[EpochRecord]:
     """Train a network in place; when the iterator ends it holds the averaged weights.
 
@@ -152,6 +154,8 @@ def fit(
         Folder of checkpoint.safetensors, history.csv and history.png, written each epoch.
     resume : bool
         Go on from the folder's checkpoint, if there is one.
+    processes : Processes
+        Those that call this alike and share the work; the first one reads and writes the files and yields.
 
     Raises
     ------
@@ -159,6 +163,8 @@ def fit(
         Unknown optimizer.
     WeightsError
         The checkpoint is of another network.
+    ProcessError
+        Another process has ended.
     """
     device = next(network.parameters()).device
     network.to(memory_format=torch.channels_last)
@@ -166,11 +172,11 @@ def fit(
     average = Average(network, config.average)
     history: list[dict[str, float]] = []
     checkpoint = out / "checkpoint.safetensors"
-    if resume and checkpoint.is_file():
-        history = _restore(checkpoint, network, average, optimizer)
+    if resume and (stored := processes.from_leader(lambda: _read(checkpoint))):
+        history = _restore(checkpoint, stored, network, average, optimizer)
     steps = objectives[0].batches()
     native = multiplies_bfloat16(device)
-    running = _Mixed(torch.compile(network) if config.compiled else network, native)
+    running = processes.shared(_Mixed(torch.compile(network) if config.compiled else network, native))
     for epoch in range(len(history), config.epochs):
         started = time.perf_counter()
         seed = config.seed * 100_003 + epoch
@@ -193,16 +199,18 @@ def fit(
                     total = total + loss
             optimizer.zero_grad(set_to_none=True)
             total.backward()  # type: ignore[no-untyped-call]
+            processes.add_gradients(network)
             nn.utils.clip_grad_norm_(network.parameters(), config.clip)
             optimizer.step()
             average.update()
-        figures = _validate(network, average, objectives, native)
+        figures = _validate(network, average, objectives, processes.shared(_Mixed(network, native)))
         losses = {name: float(total) / steps for name, total in sums.items()}
         record = EpochRecord(epoch + 1, config.epochs, time.perf_counter() - started, losses, figures)
         history.append(record.row())
-        _save(checkpoint, network, average, optimizer, history)
-        _write_history(out, history)
-        yield record
+        if processes.leads:
+            _save(checkpoint, network, average, optimizer, history)
+            _write_history(out, history)
+            yield record
     network.load_state_dict(average.state)
     network.eval()
 
@@ -241,14 +249,14 @@ def _optimizer(network: nn.Module, config: FitConfig) -> torch.optim.Optimizer:
 
 
 def _validate(
-    network: nn.Module, average: Average, objectives: Sequence[Objective], native: bool
+    network: nn.Module, average: Average, objectives: Sequence[Objective], running: nn.Module
 ) -> dict[str, float]:
     kept = {key: tensor.clone() for key, tensor in network.state_dict().items()}
     network.load_state_dict(average.state)
     network.eval()
     figures: dict[str, float] = {}
     for objective in objectives:
-        figures |= objective.validate(_Mixed(network, native))
+        figures |= objective.validate(running)
     network.load_state_dict(kept)
     return figures
 
@@ -270,12 +278,22 @@ def _save(
     write_atomically(path, save(stored, record))
 
 
-def _restore(
-    path: Path, network: nn.Module, average: Average, optimizer: torch.optim.Optimizer
-) -> list[dict[str, float]]:
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]] | None:
+    """Give a checkpoint's header and tensors, or None if there is no checkpoint."""
+    if not path.is_file():
+        return None
     with safe_open(path, "pt") as file:
-        record = file.metadata()
-        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a mapping)
+        return file.metadata(), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (not a mapping)
+
+
+def _restore(
+    path: Path,
+    stored: tuple[dict[str, str], dict[str, Tensor]],
+    network: nn.Module,
+    average: Average,
+    optimizer: torch.optim.Optimizer,
+) -> list[dict[str, float]]:
+    record, tensors = stored
 
     def part(prefix: str) -> dict[str, Tensor]:
         return {key[len(prefix) :]: tensor for key, tensor in tensors.items() if key.startswith(prefix)}

@@ -20,6 +20,7 @@ from facekit.configuration import TrainConfig
 from facekit.data.catalog import load_dataset
 from facekit.data.holdout import content_hash
 from facekit.data.resident import ExpressionSamples, join, take, to_device
+from facekit.distributed import Processes, join_processes
 from facekit.errors import ConfigError
 from facekit.fitting import EpochRecord, fit
 from facekit.model import SharedNetwork
@@ -53,7 +54,7 @@ def train(
 
     A short keypoint training comes first; its network measures FER2013's frame and brings the other sets'
     faces to it. With `folds`, a network is trained for each fold without its rows, and their predictions are
-    written.
+    written. Under torchrun the processes share the work; the first one prepares the data, writes and yields.
 
     Parameters
     ----------
@@ -76,18 +77,21 @@ def train(
 
     Raises
     ------
-    DatasetError, ConfigError
+    DatasetError, ConfigError, ProcessError
     """
-    folder, on = Path(out), choose_device(device)
+    folder, (processes, on) = Path(out), join_processes(choose_device(device))
     folder.mkdir(parents=True, exist_ok=True)
     datasets = [dataset for path in data if (dataset := load_dataset(path)).name not in config.data.leave_out]
-    prepared = yield from prepare(config, datasets, folder, on, resume)
+    prepared = yield from processes.led(prepare(config, datasets, folder, on, resume))
     if folds:
-        yield from _train_folds(config, prepared, folder, on, resume, folds)
+        yield from _train_folds(config, prepared, folder, on, resume, folds, processes)
         return
     network = _network(config, on)
-    objectives = build_objectives(config, prepared, on, soft_targets(config, folder, prepared))
-    yield from fit(network, objectives, config.fit, folder, resume=resume)
+    soft = processes.from_leader(lambda: soft_targets(config, folder, prepared))
+    objectives = build_objectives(config, prepared, on, soft)
+    yield from fit(network, objectives, config.fit, folder, resume=resume, processes=processes)
+    if not processes.leads:
+        return
     if prepared.frame is None and prepared.keypoints and prepared.expressions:
         labelled = [dataset for dataset in datasets if dataset.labels is not None]
         prepared.frame = measure_frame(stage_1(network, on), labelled, config.data.crop_factor)
@@ -177,7 +181,13 @@ def _softened(
 
 
 def _train_folds(
-    config: TrainConfig, prepared: Prepared, out: Path, device: torch.device, resume: bool, folds: int
+    config: TrainConfig,
+    prepared: Prepared,
+    out: Path,
+    device: torch.device,
+    resume: bool,
+    folds: int,
+    processes: Processes,
 ) -> Iterator[EpochRecord]:
     """Train a network for each fold without its rows; write all rows' out-of-fold predictions."""
     fold_of = {name: _folds_of(part.samples, folds) for name, part in prepared.expressions.items()}
@@ -189,13 +199,16 @@ def _train_folds(
         network = _network(replace(config, fit=replace(config.fit, seed=config.fit.seed + fold)), device)
         left_out = {name: places == fold for name, places in fold_of.items()}
         objectives = build_objectives(config, prepared, device, {}, left_out)
-        yield from fit(network, objectives, config.fit, folder, resume=resume)
+        yield from fit(network, objectives, config.fit, folder, resume=resume, processes=processes)
+        running = processes.shared(network)
         expression = objectives[0]
         assert isinstance(expression, ExpressionObjective)
         for name, part in prepared.expressions.items():
             rows = left_out[name] & ~part.held_out
             keys += part.keys[rows].tolist()
-            probabilities.append(predict(expression, network, to_device(take(part.samples, rows), device)))
+            probabilities.append(predict(expression, running, to_device(take(part.samples, rows), device)))
+    if not processes.leads:
+        return
     stored = {"keys": np.array(keys), "probabilities": np.concatenate(probabilities)}
     temporary = out / ".folds.npz"
     np.savez(temporary, allow_pickle=False, **stored)

@@ -561,6 +561,27 @@ def test_every_table_and_plot_can_be_drawn(scripts, valid, tmp_path):
         "video-speed": {"clips": {"a.avi": {"every 1": {"frames_per_s": 20.0}}}},
         "video-memory": {"frames": 20_000, "after_500_mb": 500.0, "growth_mb": 10.0},
         "serving": {"seconds": 600, "runs": {"one client": run | rates, "load": run | load}},
+        "crosscheck": {
+            "summaries": {
+                "fer2013": {
+                    "n": 5,
+                    "expression": {**right, "undetected": 1, "other_labels": {"contempt": 2}},
+                    "keypoints": None,
+                    "suspects": {"flagged": 1},
+                    "seen_in_training": 0,
+                    "faults": {"duplicates": {"n": 2}},
+                    "reference": {"precision_at_k": {"happy": {"n": 5, "base_rate": 0.1, "10": 0.5}}},
+                }
+            },
+            "suspects": {
+                "default head": {
+                    "self_confidence": {"macro_within_class_auroc": 0.8, "per_class_auroc": {"happy": 0.8}}
+                }
+            },
+            "planted_labels_found": {"default head": 0.9},
+            "planted_points": {"shifted": 1.0},
+            "seconds": {"bare_passes": 10.0, "fer2013": 12.0},
+        },
         "crosscheck-memory": {"pictures": 200_000, "peak_mebibytes": 1500.0, "seconds": 600.0},
     }.items():
         write(tmp_path, f"{suite}--m--cpu.json", suite=suite, **body)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -60,7 +61,8 @@ def progress(label: str, rate: str | None = None) -> Iterator[Callable[[int, int
 
     The bar also shows the speed where its unit is given, such as "frames/s".
     """
-    if not sys.stderr.isatty():
+    # Of a training's processes, which torchrun numbers, the first one shows the bar.
+    if not sys.stderr.isatty() or os.environ.get("RANK", "0") != "0":
         yield lambda _done, _total: None
         return
     from rich.console import Console
