@@ -6,9 +6,9 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import made_runs
 import pytest
-import runs
-from runs import album, alive, analysis, children, finish, manifest, rows, start
+from made_runs import album, alive, analysis, children, finish, manifest, rows, start
 
 from facekit.batch.ray_engine import RayEngine, Resources, fit_pool
 from facekit.batch.running import BatchConfig, run_batch
@@ -92,7 +92,7 @@ def test_ray_gives_what_one_machine_gives_though_the_run_and_then_an_actor_are_k
         return [pid for pid, name in children(run.pid).items() if "MapWorker" in name]
 
     killed = start(*command)
-    runs.wait_until(shards, killed)
+    made_runs.wait_until(shards, killed)
     below = children(killed.pid)
     assert listening(below) <= LOOPBACK
     assert listening(below)
@@ -101,9 +101,9 @@ def test_ray_gives_what_one_machine_gives_though_the_run_and_then_an_actor_are_k
     before = shards()
     assert 1 <= before < 20
     going = start(*command)
-    runs.wait_until(lambda: len(actors(going)) == 2, going, every=0.3)
+    made_runs.wait_until(lambda: len(actors(going)) == 2, going, every=0.3)
     found = actors(going)
-    runs.wait_until(lambda: shards() > before, going)
+    made_runs.wait_until(lambda: shards() > before, going)
     os.kill(found[0], signal.SIGKILL)
     code, said, complaint = finish(going)
     assert code == 1, complaint
@@ -112,4 +112,4 @@ def test_ray_gives_what_one_machine_gives_though_the_run_and_then_an_actor_are_k
     assert told == f"{out}: 160 pictures, 159 faces, 1 pictures failed"
     assert rows(out) == rows(tmp_path / "local")
     assert manifest(out)["complete"]
-    runs.wait_until(lambda: not any(map(alive, below)), every=0.1)
+    made_runs.wait_until(lambda: not any(map(alive, below)), every=0.1)

@@ -6,10 +6,10 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
+import made_runs
 import pytest
-import runs
 from dying import die_of_some_pictures
-from runs import album, alive, analysis, children, finish, manifest, rows, start
+from made_runs import album, alive, analysis, children, finish, manifest, rows, start
 from typer.testing import CliRunner
 
 from facekit.analyzer import FaceAnalyzer
@@ -131,11 +131,11 @@ def test_a_run_killed_at_any_point_goes_on_and_has_each_picture_once(pictures, c
         lambda: len(list(out.glob("part-*"))) >= 3,
     ):
         killed = start(*command)
-        runs.wait_until(point, killed)
+        made_runs.wait_until(point, killed)
         below = children(killed.pid)
         killed.send_signal(signal.SIGKILL)
         killed.communicate()
-        runs.wait_until(lambda below=below: not any(map(alive, below)))
+        made_runs.wait_until(lambda below=below: not any(map(alive, below)))
     assert not (out / "manifest.json").exists() or not manifest(out)["complete"]
     code, said, complaint = finish(start(*command))
     assert (code, complaint) == (1, "")
