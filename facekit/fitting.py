@@ -51,6 +51,8 @@ class FitConfig:
     early_share : float
         Share of a cycle's epochs that belong to its early phase, see the objectives; 0: there is none.
     seed : int
+    precision : str
+        auto (mixed with bfloat16 where the device multiplies it natively) or float32.
     compiled : bool
         Compile the network (torch.compile); pays on accelerators after some minutes.
 
@@ -69,6 +71,7 @@ class FitConfig:
     clip: float = 5.0
     early_share: float = 0.0
     seed: int = 0
+    precision: str = "auto"
     compiled: bool = False
 
 
@@ -140,7 +143,7 @@ def fit(
     """Train a network in place; when the iterator ends it holds the averaged weights.
 
     Each epoch's random numbers follow from the seed and the epoch alone, so a resumed run continues as an
-    unbroken one. Mixed precision is bfloat16 where the device multiplies it natively.
+    unbroken one.
 
     Parameters
     ----------
@@ -156,7 +159,7 @@ def fit(
     Raises
     ------
     ConfigError
-        Unknown optimizer.
+        Unknown optimizer or precision.
     WeightsError
         The checkpoint is of another network.
     """
@@ -169,7 +172,9 @@ def fit(
     if resume and checkpoint.is_file():
         history = _restore(checkpoint, network, average, optimizer)
     steps = objectives[0].batches()
-    native = multiplies_bfloat16(device)
+    if config.precision not in ("auto", "float32"):
+        raise ConfigError(f"unknown precision {config.precision!r}: expected auto or float32")
+    native = config.precision == "auto" and multiplies_bfloat16(device)
     running = _Mixed(torch.compile(network) if config.compiled else network, native)
     for epoch in range(len(history), config.epochs):
         started = time.perf_counter()
