@@ -61,9 +61,7 @@ def stones(drawn: Drawn) -> Picture:
     count = int(np.exp(drawn.uniform(np.log(40), np.log(1500))))
     seeds = np.full((HEIGHT, WIDTH), 255, np.uint8)
     seeds[drawn.integers(0, HEIGHT, count), drawn.integers(0, WIDTH, count)] = 0
-    distance, cell = cv2.distanceTransformWithLabels(
-        seeds, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
-    )
+    distance, cell = cv2.distanceTransformWithLabels(seeds, cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL)
     brightness = drawn.uniform(0.3, 1.0, int(cell.max()) + 1).astype(np.float32)
     shade = np.exp(-distance / drawn.uniform(0.4, 1.5) / np.sqrt(HEIGHT * WIDTH / count)).astype(np.float32)
     grain = noise(drawn, drawn.uniform(0.3, 1.2))

@@ -259,13 +259,13 @@ class HaarDetector:
 
 def _load_cascades() -> tuple[Any, Any]:
     import cv2
-
-    if not hasattr(cv2, "CascadeClassifier"):
-        raise DetectorError(f"OpenCV {cv2.__version__} has no Haar cascades: install opencv-python below 5")
     import cv2.data
 
     folder = Path(cv2.data.haarcascades)
     paths = [folder / f"haarcascade_{kind}.xml" for kind in ("frontalface_default", "profileface")]
+    # OpenCV 5 has neither, unless a package of contributed modules brings the class alone.
+    if not hasattr(cv2, "CascadeClassifier") or not all(path.is_file() for path in paths):
+        raise DetectorError(f"OpenCV {cv2.__version__} has no Haar cascades: install opencv-python below 5")
     cascades = [cv2.CascadeClassifier(str(path)) for path in paths]
     for path, cascade in zip(paths, cascades, strict=True):
         if cascade.empty():

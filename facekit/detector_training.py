@@ -66,7 +66,7 @@ class DetectorTrainConfig:
     name : str
         Of the weights.
     start : str
-        Weights to begin with, a shipped name or a file; empty: none. Blocks that they lack begin as identities.
+        Weights to begin with, a shipped name or a file; empty: none. Blocks that they lack do nothing yet.
     model, fit, views
         See their classes.
     batch_size : int

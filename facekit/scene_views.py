@@ -157,7 +157,7 @@ def _crops(
     aimed = has_face & (_uniform(count, 0, 1, generator) < config.aimed)
     anywhere = extent * torch.rand(count, 2, device=extent.device, generator=generator)
     target = _log_uniform(config.smallest_face, min(config.largest_face, 1.1 * size), count, generator)
-    # A view is rarely much wider than the picture: most of it would be empty. Tiles need the small faces more.
+    # A view is rarely much wider than the picture: most of it would be empty. Tiles need small faces more.
     finest, filled = 1 / config.enlargement, 0.7 if size == config.size else 0.5
     coarsest = (extent.amin(1) / (filled * size)).clamp(min=finest)
     shrink = torch.where(

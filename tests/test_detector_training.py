@@ -21,11 +21,18 @@ from facekit.detector_network import (
     cell_grid,
     for_inference,
 )
-from facekit.detector_training import DetectorTrainConfig, assign, pairwise_overlaps, train_detector
-from facekit.errors import DatasetError, WeightsError
+from facekit.detector_training import (
+    DetectorTrainConfig,
+    _begin_with,
+    assign,
+    pairwise_overlaps,
+    train_detector,
+)
+from facekit.errors import ConfigError, DatasetError, WeightsError
 from facekit.fitting import FitConfig
 from facekit.model import parameter_count
 from facekit.scene_views import ViewConfig
+from facekit.weights import load_detector
 
 CPU = torch.device("cpu")
 
@@ -149,7 +156,7 @@ def test_pictures_without_faces_give_nothing(detector: FacekitDetector, shape: t
 
 
 def test_the_header_says_what_was_held_out(trained: Path) -> None:
-    from facekit.weights import load_detector, load_weights
+    from facekit.weights import load_weights
 
     network, header = load_detector(trained)
     assert len(header["data"]["held_out"]) == 8
@@ -169,6 +176,20 @@ def test_an_interrupted_run_ends_alike(scenes: Path, tmp_path: Path) -> None:
     resumed = [r.losses for r in train_detector(settings, [scenes], broken, resume=True, device="cpu")]
     assert resumed == expected[1:]
     assert (whole / "weights.safetensors").read_bytes() == (broken / "weights.safetensors").read_bytes()
+
+
+def test_a_run_may_begin_with_other_weights(trained: Path, scenes: Path, tmp_path: Path) -> None:
+    deeper = replace(config(epochs=1).model, blocks=(1, 1, 1, 1))
+    network = DetectorNetwork(deeper)
+    _begin_with(network, str(trained))
+    pictures = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected, said = load_detector(trained)[0](pictures), network.eval()(pictures)
+    torch.testing.assert_close(said.logits, expected.logits)
+    torch.testing.assert_close(said.boxes, expected.boxes)
+    settings = replace(config(epochs=1), start=str(trained), model=DetectorConfig(stem=8))
+    with pytest.raises(ConfigError, match="weights of another network"):
+        next(train_detector(settings, [scenes], tmp_path, device="cpu"))
 
 
 def test_scenes_without_held_out_faces_are_refused(scenes: Path, tmp_path: Path) -> None:
