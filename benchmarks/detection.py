@@ -58,6 +58,8 @@ FACE_FREE = (
 """Samples of scikit-image that come with it and show no face; none is in the detector's training."""
 LOW = 0.01
 SCORES = (0.5, 0.7, 0.85)
+SIDES = (320, 640, 960)
+"""Longest sides to which all pictures are brought, beside the default."""
 
 Image = NDArray[np.uint8]
 
@@ -183,11 +185,15 @@ def helen_of(held_out: set[str], data: Path) -> tuple[Dataset, dict[str, Any]]:
     return dataset, {"images": images, "landmark_crops": list(crops[:, None])}
 
 
-def timings(detectors: dict[str, Detector], rounds: int) -> dict[str, Any]:
+def timings(
+    detectors: dict[str, Detector],
+    rounds: int,
+    sizes: Sequence[tuple[int, int]] = ((640, 480), (512, 512), (320, 320)),
+) -> dict[str, Any]:
     """Time the detectors in turns on one picture at three sizes."""
     astronaut = skimage.data.astronaut()
     result: dict[str, Any] = {}
-    for width, height in ((640, 480), (512, 512), (320, 320)):
+    for width, height in sizes:
         picture = cv2.resize(astronaut, (width, height), interpolation=cv2.INTER_AREA)
         taken: dict[str, list[float]] = {name: [] for name in detectors}
         for _ in range(rounds + 3):
@@ -319,6 +325,18 @@ def main() -> None:
     every = make("facekit", LOW)
     result["by_min_score"] = {
         str(score): figures_of(make("facekit", score), every, scenes, helen, empty) for score in SCORES
+    }
+    by_side = {
+        side: [
+            FacekitDetector(options.weights, score, side, side, device=options.device)
+            for score in (None, LOW)
+        ]
+        for side in SIDES
+    }
+    taken = timings({str(side): one for side, (one, _) in by_side.items()}, options.rounds, [(640, 480)])
+    result["by_side"] = {
+        str(side): {**figures_of(one, low, scenes, helen, empty), "one_core": taken[str(side)]}
+        for side, (one, low) in by_side.items()
     }
     for name, taken in timings({name: make(name) for name in names}, options.rounds).items():
         result["detectors"][name]["one_core"] = taken

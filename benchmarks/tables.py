@@ -139,11 +139,20 @@ FOUND = {
 
 def detection(result: Result) -> str:
     """Give what each detector finds on held-out pictures, and its time."""
+    return _detection("detector", result["detectors"])
+
+
+def detection_sides(result: Result) -> str:
+    """Give what facekit's detector finds by the longest side to which it brings pictures."""
+    return _detection("longest side, pixels", result["by_side"])
+
+
+def _detection(corner: str, rows: Mapping[str, Any]) -> str:
     return table(
-        ("detector", *FOUND.values(), "ms for 640x480, one core"),
+        (corner, *FOUND.values(), "ms for 640x480, one core"),
         (
             (name, *_found(told), f"{told['one_core']['640x480']['median_ms']:.1f}")
-            for name, told in result["detectors"].items()
+            for name, told in rows.items()
         ),
     )
 
@@ -357,6 +366,7 @@ TABLES: Mapping[str, Table] = {
     "latency_accelerator": Table("latency", "accelerator", latency),
     "detection": Table("detection", "cpu", detection),
     "detection_scores": Table("detection", "cpu", detection_scores),
+    "detection_sides": Table("detection", "cpu", detection_sides),
     "detection_halves": Table("detection", "cpu", detection_halves),
     "detection_keypoints": Table("detection", "cpu", detection_keypoints),
     "detectors": Table("latency", "cpu", detectors),

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from facekit import geometry
-from facekit.detection import LEAST_SIDE, Detections, FacekitDetector
+from facekit.detection import Detections, FacekitDetector
 from facekit.detector_network import (
     Cells,
     DetectorConfig,
@@ -105,14 +105,10 @@ def _same(one: Detections, other: Detections) -> None:
     np.testing.assert_allclose(one.scores, other.scores, atol=1e-4)
 
 
-def _as_wide_as_is_not_enlarged(picture: np.ndarray) -> np.ndarray:
-    missing = max(0, LEAST_SIDE - picture.shape[1])
-    return np.pad(picture, ((0, 0), (0, missing), (0, 0)), constant_values=110)
-
-
-def test_it_finds_faces_that_it_never_saw(detector: FacekitDetector) -> None:
+def test_it_finds_faces_that_it_never_saw(trained: Path) -> None:
     pictures = [made_picture(seed) for seed in range(100, 120)]
-    found = detector([_as_wide_as_is_not_enlarged(picture) for picture, _ in pictures])
+    detector = FacekitDetector(trained, min_score=0.3, least_side=0, device="cpu")
+    found = detector([picture for picture, _ in pictures])
     best = [
         geometry.overlaps(truth, one.boxes).max(1, initial=0)
         for one, (_, truth) in zip(found, pictures, strict=True)
@@ -147,6 +143,15 @@ def test_large_pictures_are_shrunk_and_boxes_brought_back(trained: Path) -> None
     (small,), (big,) = detector([picture]), detector([large])
     assert len(small) == len(big) > 0
     np.testing.assert_allclose(big.boxes, small.boxes * 5, atol=10)
+
+
+def test_small_pictures_are_enlarged_and_boxes_brought_back(trained: Path) -> None:
+    pictures = [picture[::2, ::2] for picture, _ in (made_picture(seed) for seed in range(100, 120))]
+    near, far = (
+        FacekitDetector(trained, min_score=0.3, least_side=side, device="cpu")(pictures) for side in (180, 0)
+    )
+    assert sum(map(len, near)) > 1.5 * sum(map(len, far))
+    assert all((one.boxes < 110).all() for one in near)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3), (1, 900, 3), (900, 2, 3), (3, 5), (2500, 3000, 3)])
