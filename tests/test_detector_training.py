@@ -203,6 +203,13 @@ def test_scenes_without_held_out_faces_are_refused(scenes: Path, tmp_path: Path)
         next(train_detector(settings, [scenes], tmp_path, device="cpu"))
 
 
+def test_an_unknown_precision_is_refused(scenes: Path, tmp_path: Path) -> None:
+    settings = config(epochs=1)
+    settings = replace(settings, fit=replace(settings.fit, precision="float8"))
+    with pytest.raises(ConfigError, match="unknown precision 'float8'"):
+        next(train_detector(settings, [scenes], tmp_path, device="cpu"))
+
+
 def test_the_default_network_is_small() -> None:
     assert parameter_count(DetectorNetwork(DetectorConfig())) <= 500_000
 

@@ -141,25 +141,30 @@ def _hard(kind: str, image: np.ndarray, crop: np.ndarray) -> tuple[np.ndarray, n
     return np.ascontiguousarray(image[:, max(0, cut) :]), crop - [cut, 0, cut, 0]
 
 
+@pytest.fixture(scope="module")
+def eager() -> Detector:
+    return make_detector("facekit", min_score=0.5, device="cpu")
+
+
 @pytest.mark.data
 @pytest.mark.parametrize(
     ("kind", "recall"),
     [
-        ("tiny", 0.9),
-        ("rotated left", 0.9),
-        ("rotated right", 0.9),
-        ("dark", 0.9),
-        ("occluded", 0.8),
-        ("cut by the border", 0.8),
+        ("tiny", 0.7),
+        ("rotated left", 0.95),
+        ("rotated right", 0.95),
+        ("dark", 0.95),
+        ("occluded", 0.85),
+        ("cut by the border", 0.95),
     ],
 )
 def test_hard_unseen_faces_are_found(
-    own: Detector, unseen_faces: list[tuple[np.ndarray, np.ndarray]], kind: str, recall: float
+    eager: Detector, unseen_faces: list[tuple[np.ndarray, np.ndarray]], kind: str, recall: float
 ) -> None:
     made = [_hard(kind, image, crop) for image, crop in unseen_faces]
-    found = own([picture for picture, _ in made])
+    found = eager([picture for picture, _ in made])
     overlaps = [
-        geometry.overlaps(truth, crop_boxes(one.boxes, own.crop_from_box)).max(initial=0.0)
+        geometry.overlaps(truth, crop_boxes(one.boxes, eager.crop_from_box)).max(initial=0.0)
         for one, (_, truth) in zip(found, made, strict=True)
     ]
     assert np.mean(np.array(overlaps) > 0.5) >= recall
@@ -168,12 +173,12 @@ def test_hard_unseen_faces_are_found(
 @pytest.mark.data
 @pytest.mark.parametrize("side", [64, 40])
 def test_a_crowd_is_found(
-    own: Detector, unseen_faces: list[tuple[np.ndarray, np.ndarray]], side: int
+    eager: Detector, unseen_faces: list[tuple[np.ndarray, np.ndarray]], side: int
 ) -> None:
     picture, truth = _tiles(unseen_faces, side)
-    (found,) = own([picture])
-    best = geometry.overlaps(truth, crop_boxes(found.boxes, own.crop_from_box)).max(1, initial=0.0)
-    assert np.mean(best > 0.5) > 0.9
+    (found,) = eager([picture])
+    best = geometry.overlaps(truth, crop_boxes(found.boxes, eager.crop_from_box)).max(1, initial=0.0)
+    assert np.mean(best > 0.5) > 0.85
     assert len(found) <= len(truth) + 2
 
 
