@@ -6,8 +6,7 @@
 benchmarks/label_scenes.py wrote and the detector was trained on. Only pictures that its training did not see
 count. All detectors are compared in one convention, stage 1's square crops, at which they are used. The error
 of keypoints (NME) is that of the shipped weights on the held-out Helen faces, none of which they saw either.
-facekit's default least score was chosen on every second held-out picture alone; `halves` has the figures of
-both halves. Timings are medians over interleaved rounds, with quartiles, on one core.
+Timings are medians over interleaved rounds, with quartiles, on one core.
 """
 
 from __future__ import annotations
@@ -119,11 +118,6 @@ def recall_of(detector: Detector, part: dict[str, Any]) -> float:
 def alarms_of(detector: Detector, images: Sequence[Image]) -> float:
     """Count the faces a picture that a detector sees where there are none."""
     return round(sum(map(len, detector(list(images)))) / len(images), 4)
-
-
-def half_of(part: dict[str, Any], which: int) -> dict[str, Any]:
-    """Give every second picture of a part."""
-    return {name: part[name][which::2] for name in ("images", "landmark_crops")}
 
 
 def keypoint_errors(
@@ -311,15 +305,6 @@ def main() -> None:
     result["keypoints"] = keypoint_errors(
         helen_faces.select(np.isin(helen_faces.rows, unseen)), analyzer, [make(name) for name in names]
     )
-    own = make("facekit")
-    result["halves"] = {
-        name: {
-            "recall_afw_scenes": recall_of(own, half_of(scenes, which)),
-            "recall_helen": recall_of(own, half_of(helen, which)),
-            "false_positives_masked_scenes": alarms_of(own, masked[which::2]),
-        }
-        for which, name in enumerate(("chosen_on", "other"))
-    }
     # Of each half of the detections under the fit to the other half.
     result["reliability"] = {"bins": header["reliability"], "error": round(header["calibration_error"], 4)}
     every = make("facekit", LOW)

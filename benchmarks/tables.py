@@ -166,15 +166,7 @@ def detection_scores(result: Result) -> str:
 
 
 def _found(told: Mapping[str, float]) -> list[str]:
-    return [f"{told[key]:.3f}" for key in FOUND if key in told]
-
-
-def detection_halves(result: Result) -> str:
-    """Give what facekit's detector finds on the pictures that chose its least score, and on the others."""
-    names = {"chosen_on": "that chose the least score", "other": "that did not"}
-    rows = ((f"half {names[half]}", *_found(told)) for half, told in result["halves"].items())
-    shown = [FOUND[key] for key in FOUND if key in result["halves"]["other"]]
-    return table(("held-out pictures", *shown), rows)
+    return [f"{told[key]:.3f}" for key in FOUND]
 
 
 def detection_keypoints(result: Result) -> str:
@@ -367,7 +359,6 @@ TABLES: Mapping[str, Table] = {
     "detection": Table("detection", "cpu", detection),
     "detection_scores": Table("detection", "cpu", detection_scores),
     "detection_sides": Table("detection", "cpu", detection_sides),
-    "detection_halves": Table("detection", "cpu", detection_halves),
     "detection_keypoints": Table("detection", "cpu", detection_keypoints),
     "detectors": Table("latency", "cpu", detectors),
     "cold_start": Table("latency", "cpu", cold_start),
