@@ -4,8 +4,9 @@
 
 `--data` holds landmarks68/helen_train and detection/afw_scenes, `--scenes` is the folder that
 benchmarks/label_scenes.py wrote and the detector was trained on. Only pictures that its training did not see
-count. All detectors are compared in one convention, stage 1's square crops, at which they are used. Timings
-are medians over interleaved rounds, with quartiles, on one core.
+count. All detectors are compared in one convention, stage 1's square crops, at which they are used. The error
+of keypoints (NME) is that of the shipped weights on the held-out Helen faces, none of which they saw either.
+Timings are medians over interleaved rounds, with quartiles, on one core.
 """
 
 from __future__ import annotations
@@ -24,12 +25,13 @@ import torch
 from machine import write_result
 from numpy.typing import NDArray
 
-from facekit import geometry
+from facekit import FaceAnalyzer, evaluate, geometry
 from facekit.backends.torch import choose_device
 from facekit.data.catalog import load_dataset
 from facekit.data.detection_scenes import FACE, Labels, kinds_of, read_labels
 from facekit.data.files import read_rows
 from facekit.data.label_boxes import label_boxes
+from facekit.data.samples import Dataset
 from facekit.detection import (
     BoxFraming,
     Detections,
@@ -55,6 +57,8 @@ FACE_FREE = (
 """Samples of scikit-image that come with it and show no face; none is in the detector's training."""
 LOW = 0.01
 SCORES = (0.5, 0.7, 0.85)
+SIDES = (320, 640, 960)
+"""Longest sides to which all pictures are brought, beside the default."""
 
 Image = NDArray[np.uint8]
 
@@ -88,22 +92,51 @@ def figures_of(
     detector: Detector, every: Detector, scenes: dict[str, Any], helen: dict[str, Any], empty: dict[str, Any]
 ) -> dict[str, Any]:
     """Measure one detector, at its own threshold and, as `every`, at the lowest."""
-    nothing = np.zeros((0, 4))
-    figures: dict[str, Any] = {}
-    for name, part in (("afw_scenes", scenes), ("helen", helen)):
-        found = detector(part["images"])
-        crops, scores = in_convention(detector, found), [one.scores for one in found]
-        matched = match(crops, scores, part["landmark_crops"], [nothing] * len(crops))
-        figures[f"recall_{name}"] = round(matched.recall(0.0), 4)
+    figures: dict[str, Any] = {
+        f"recall_{name}": recall_of(detector, part)
+        for name, part in (("afw_scenes", scenes), ("helen", helen))
+    }
     for name, images in empty.items():
-        found = detector(list(images))
-        figures[f"false_positives_{name}"] = round(sum(map(len, found)) / len(found), 4)
+        figures[f"false_positives_{name}"] = alarms_of(detector, images)
     found = every(scenes["images"])
     crops, scores = in_convention(every, found), [one.scores for one in found]
     matched = match(crops, scores, scenes["label_crops"], scenes["doubtful_crops"])
     figures["average_precision"] = round(matched.average_precision(), 4)
     bins, error = reliability(matched.scores, matched.right)
     figures["calibration_error"], figures["reliability"] = round(error, 4), bins
+    return figures
+
+
+def recall_of(detector: Detector, part: dict[str, Any]) -> float:
+    """Give the share of faces with landmarks that a detector finds."""
+    found = detector(part["images"])
+    crops, scores = in_convention(detector, found), [one.scores for one in found]
+    matched = match(crops, scores, part["landmark_crops"], [np.zeros((0, 4))] * len(crops))
+    return round(matched.recall(0.0), 4)
+
+
+def alarms_of(detector: Detector, images: Sequence[Image]) -> float:
+    """Count the faces a picture that a detector sees where there are none."""
+    return round(sum(map(len, detector(list(images)))) / len(images), 4)
+
+
+def keypoint_errors(
+    dataset: Dataset, analyzer: FaceAnalyzer, detectors: Sequence[Detector]
+) -> dict[str, Any]:
+    """Measure the error of keypoints under the boxes of labels and of detectors, on the faces found."""
+    labelled = evaluate(dataset, boxes="labels", analyzer=analyzer).errors
+    figures: dict[str, Any] = {}
+    for detector in detectors:
+        analyzer.detector = detector
+        errors = evaluate(dataset, boxes="detector", analyzer=analyzer).errors
+        both = np.isfinite(errors) & np.isfinite(labelled)
+        figures[detector.name] = {
+            "n": int(both.sum()),
+            "undetected": int(np.isinf(errors).sum()),
+            "nme": round(float(errors[both].mean()), 5),
+            "nme_label_boxes": round(float(labelled[both].mean()), 5),
+            "ratio": round(float(errors[both].mean() / labelled[both].mean()), 4),
+        }
     return figures
 
 
@@ -134,20 +167,27 @@ def scenes_of(labels: Labels, data: Path) -> dict[str, Any]:
     }
 
 
-def helen_of(held_out: set[str], data: Path) -> dict[str, Any]:
+def helen_of(held_out: set[str], data: Path) -> tuple[Dataset, dict[str, Any]]:
     """Give the held-out Helen faces."""
     dataset = load_dataset(data / "landmarks68" / "helen_train")
-    places = [k for k, source in enumerate(dataset.sources) if f"helen_train/{Path(source).stem}" in held_out]
+    dataset = dataset.select(
+        np.array([f"helen_train/{Path(source).stem}" in held_out for source in dataset.sources])
+    )
     assert dataset.points is not None
-    crops = geometry.square(label_boxes(dataset.points[places]), CROP_FACTOR)
-    return {"images": [dataset.load(place) for place in places], "landmark_crops": list(crops[:, None])}
+    crops = geometry.square(label_boxes(dataset.points), CROP_FACTOR)
+    images = [dataset.load(place) for place in range(len(dataset))]
+    return dataset, {"images": images, "landmark_crops": list(crops[:, None])}
 
 
-def timings(detectors: dict[str, Detector], rounds: int) -> dict[str, Any]:
+def timings(
+    detectors: dict[str, Detector],
+    rounds: int,
+    sizes: Sequence[tuple[int, int]] = ((640, 480), (512, 512), (320, 320)),
+) -> dict[str, Any]:
     """Time the detectors in turns on one picture at three sizes."""
     astronaut = skimage.data.astronaut()
     result: dict[str, Any] = {}
-    for width, height in ((640, 480), (512, 512), (320, 320)):
+    for width, height in sizes:
         picture = cv2.resize(astronaut, (width, height), interpolation=cv2.INTER_AREA)
         taken: dict[str, list[float]] = {name: [] for name in detectors}
         for _ in range(rounds + 3):
@@ -236,11 +276,12 @@ def main() -> None:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     _, header = load_detector(options.weights)
+    analyzer = FaceAnalyzer(options.device, precision="fp32")
     held_out = set(header["data"]["held_out"])
     labels = read_labels([options.scenes])
     seen = np.array([f"{path.parent.name}/{path.stem}" not in held_out for path in labels.paths])
     scenes = scenes_of(labels.select(~seen), options.data)
-    helen = helen_of(held_out, options.data)
+    helen_faces, helen = helen_of(held_out, options.data)
     masked = [without_faces(*pair) for pair in zip(scenes["images"], scenes["faces"], strict=True)]
     empty = {"face_free": list(face_free_samples().values()), "masked_scenes": masked}
 
@@ -260,9 +301,27 @@ def main() -> None:
         },
         "detectors": {name: figures_of(make(name), make(name, LOW), scenes, helen, empty) for name in names},
     }
+    unseen = analyzer.backend.header["data"]["helen_train"]["held_out_rows"]
+    result["keypoints"] = keypoint_errors(
+        helen_faces.select(np.isin(helen_faces.rows, unseen)), analyzer, [make(name) for name in names]
+    )
+    # Of each half of the detections under the fit to the other half.
+    result["reliability"] = {"bins": header["reliability"], "error": round(header["calibration_error"], 4)}
     every = make("facekit", LOW)
     result["by_min_score"] = {
         str(score): figures_of(make("facekit", score), every, scenes, helen, empty) for score in SCORES
+    }
+    by_side = {
+        side: [
+            FacekitDetector(options.weights, score, side, side, device=options.device)
+            for score in (None, LOW)
+        ]
+        for side in SIDES
+    }
+    taken = timings({str(side): one for side, (one, _) in by_side.items()}, options.rounds, [(640, 480)])
+    result["by_side"] = {
+        str(side): {**figures_of(one, low, scenes, helen, empty), "one_core": taken[str(side)]}
+        for side, (one, low) in by_side.items()
     }
     for name, taken in timings({name: make(name) for name in names}, options.rounds).items():
         result["detectors"][name]["one_core"] = taken

@@ -185,11 +185,20 @@ FOUND = {
 
 def detection(result: Result) -> str:
     """Give what each detector finds on held-out pictures, and its time."""
+    return _detection("detector", result["detectors"])
+
+
+def detection_sides(result: Result) -> str:
+    """Give what facekit's detector finds by the longest side to which it brings pictures."""
+    return _detection("longest side, pixels", result["by_side"])
+
+
+def _detection(corner: str, rows: Mapping[str, Any]) -> str:
     return table(
-        ("detector", *FOUND.values(), "ms for 640x480, one core"),
+        (corner, *FOUND.values(), "ms for 640x480, one core"),
         (
             (name, *_found(told), f"{told['one_core']['640x480']['median_ms']:.1f}")
-            for name, told in result["detectors"].items()
+            for name, told in rows.items()
         ),
     )
 
@@ -204,6 +213,16 @@ def detection_scores(result: Result) -> str:
 
 def _found(told: Mapping[str, float]) -> list[str]:
     return [f"{told[key]:.3f}" for key in FOUND]
+
+
+def detection_keypoints(result: Result) -> str:
+    """Give the error of keypoints under detectors' boxes beside that under the labels' boxes."""
+    rows = (
+        (name, str(told["n"]), percent(told["nme"]), percent(told["nme_label_boxes"]), f"{told['ratio']:.3f}")
+        for name, told in result["keypoints"].items()
+    )
+    head = ("boxes of", "faces found", "NME", "NME with labels' boxes, same faces", "ratio")
+    return table(head, rows)
 
 
 def cold_start(result: Result) -> str:
@@ -665,6 +684,8 @@ TABLES: Mapping[str, Table] = {
     "latency_accelerator": Table("latency", "accelerator", latency),
     "detection": Table("detection", "cpu", detection),
     "detection_scores": Table("detection", "cpu", detection_scores),
+    "detection_sides": Table("detection", "cpu", detection_sides),
+    "detection_keypoints": Table("detection", "cpu", detection_keypoints),
     "detectors": Table("latency", "cpu", detectors),
     "cold_start": Table("latency", "cpu", cold_start),
     "throughput": Table("throughput", "cpu", throughput),
@@ -846,12 +867,32 @@ def plot_time_to_accuracy(find: Find) -> str | None:
     )
 
 
+def plot_detection_reliability(find: Find) -> str | None:
+    """Draw how often facekit's detections are right against their scores."""
+    result = find("detection", "cpu")
+    if result is None:
+        return None
+    bins = result["reliability"]["bins"]
+    count = sum(told["n"] for told in bins)
+    return charts.lines(
+        "How often a detection is a face, by its score",
+        f"{count} detections in held-out pictures, each half under the fit to the other; {result['date']}",
+        ("score", "share that is right"),
+        {
+            "calibrated": [(0, 0), (1, 1)],
+            f"{result['weights']}": [(told["score"], told["share"]) for told in bins],
+        },
+        dashed=lambda name: name == "calibrated",
+    )
+
+
 PLOTS: Mapping[str, tuple[str, Callable[[Find], str | None]]] = {
     "reliability": ("Share of right answers by confidence", plot_reliability),
     "peers": ("Time of one picture, facekit and other libraries", plot_peers),
     "throughput": ("Faces a second by batch", plot_throughput),
     "scaling": ("A picture's cost by the number of pictures", plot_scaling),
     "accuracy_latency": ("Accuracy by time", plot_accuracy_latency),
+    "detection_reliability": ("Share of right detections by score", plot_detection_reliability),
     "time_to_accuracy": ("Accuracy by training time", plot_time_to_accuracy),
 }
 """Plot to its alternative text and what draws it."""

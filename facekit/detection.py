@@ -28,9 +28,6 @@ NMS_OVERLAP = 0.3
 VISIBLE = 1 / 3
 """Least share of a face's box that lies in the picture: YuNet sees faces in the padding of narrow ones."""
 
-LEAST_SIDE = 320
-"""facekit's detector enlarges smaller pictures to this longest side, for the small faces in them."""
-
 YUNET_LEAST = 8
 """Pixels; of smaller pictures YuNet's answers differ from run to run."""
 
@@ -112,6 +109,8 @@ class FacekitDetector:
         Default 0.85: on held-out pictures more faces and fewer false ones than Haar's cascades.
     longest_side : int
         Larger pictures are shrunk to it, pixels.
+    least_side : int
+        Pictures whose longest side is smaller are enlarged to it, for the small faces in them.
     device : str
         auto, cpu, cuda, cuda:N or mps.
     batch_size : int
@@ -132,20 +131,21 @@ class FacekitDetector:
         weights: str | os.PathLike[str] | None = None,
         min_score: float | None = None,
         longest_side: int = 640,
+        least_side: int = 320,
         device: str = "auto",
         batch_size: int = 32,
         backend: str = "torch",
     ) -> None:
         header, self._run = _detector_network(weights or "detector", device, backend)
         self.min_score = 0.85 if min_score is None else min_score
-        self.longest_side, self.batch_size = longest_side, batch_size
+        self.longest_side, self.least_side, self.batch_size = longest_side, least_side, batch_size
         self._slope, self._offset = header["slope"], header["offset"]
 
     def __call__(self, images: Sequence[Image]) -> list[Detections]:
         """See Detector."""
         odds = math.log(max(self.min_score, 1e-6) / max(1 - self.min_score, 1e-6))
         min_logit = (odds - self._offset) / self._slope
-        pictures = [_shrink(image, self.longest_side, LEAST_SIDE) for image in images]
+        pictures = [_shrink(image, self.longest_side, self.least_side) for image in images]
         sizes: dict[tuple[int, int], list[int]] = {}
         for place, (small, _) in enumerate(pictures):
             sizes.setdefault(padded_size(*small.shape[:2]), []).append(place)
@@ -259,13 +259,13 @@ class HaarDetector:
 
 def _load_cascades() -> tuple[Any, Any]:
     import cv2
-
-    if not hasattr(cv2, "CascadeClassifier"):
-        raise DetectorError(f"OpenCV {cv2.__version__} has no Haar cascades: install opencv-python below 5")
     import cv2.data
 
     folder = Path(cv2.data.haarcascades)
     paths = [folder / f"haarcascade_{kind}.xml" for kind in ("frontalface_default", "profileface")]
+    # OpenCV 5 has neither, unless a package of contributed modules brings the class alone.
+    if not hasattr(cv2, "CascadeClassifier") or not all(path.is_file() for path in paths):
+        raise DetectorError(f"OpenCV {cv2.__version__} has no Haar cascades: install opencv-python below 5")
     cascades = [cv2.CascadeClassifier(str(path)) for path in paths]
     for path, cascade in zip(paths, cascades, strict=True):
         if cascade.empty():

@@ -50,7 +50,7 @@ class DetectorConfig:
 
     stem: int = 32
     widths: tuple[int, ...] = (48, 96, 128)
-    blocks: tuple[int, ...] = (0, 2, 3, 2)
+    blocks: tuple[int, ...] = (1, 2, 3, 2)
     head: int = 48
 
 

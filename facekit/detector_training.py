@@ -37,21 +37,24 @@ from facekit.detector_network import (
     Cells,
     DetectorConfig,
     DetectorNetwork,
+    Separable,
     best_cells,
     cell_grid,
     stack_padded,
 )
 from facekit.distributed import join_processes
-from facekit.errors import DatasetError
+from facekit.errors import ConfigError, DatasetError
 from facekit.fitting import EpochRecord, FitConfig, fit
 from facekit.images import read_image
 from facekit.padding import padded_size
 from facekit.scene_views import ViewConfig, random_views
-from facekit.weights import save_weights
+from facekit.weights import load_detector, save_weights
 
 OVERLAP = 0.4
 """Boxes that overlap by more are the same face."""
 CELLS_A_FACE = 9
+FULL_SCORE_OVERLAP = 0.7
+"""A face's best cell learns a score of 1 from this overlap on: the boxes of small faces rarely reach more."""
 LOWEST_LOGIT = -4.0
 
 
@@ -63,6 +66,8 @@ class DetectorTrainConfig:
     ----------
     name : str
         Of the weights.
+    start : str
+        Weights to begin with, a shipped name or a file; empty: none. Blocks that they lack do nothing yet.
     model, fit, views
         See their classes.
     batch_size : int
@@ -76,7 +81,8 @@ class DetectorTrainConfig:
         Pictures that training never sees, nor others of the same photos.
     """
 
-    name: str = "detector-v1"
+    name: str = "detector-v2"
+    start: str = ""
     model: DetectorConfig = field(default_factory=DetectorConfig)
     fit: FitConfig = field(
         default_factory=lambda: FitConfig(
@@ -88,7 +94,7 @@ class DetectorTrainConfig:
     steps: int = 200
     box_weight: float = 2.0
     draws: Mapping[str, float] = field(
-        default_factory=lambda: {"afw_scenes": 8.0, "ytf": 0.7, "muxspace": 0.4}
+        default_factory=lambda: {"afw_scenes": 8.0, "ytf": 0.7, "muxspace": 0.4, "face_free": 0.8}
     )
     held_out: Mapping[str, int] = field(default_factory=lambda: {"afw_scenes": 37, "helen_train": 100})
 
@@ -133,7 +139,7 @@ def assign(cells: Cells, grid: Tensor, boxes: Tensor, kinds: Tensor) -> Targets:
     best = alignment.amax(-1, keepdim=True).clamp(min=1e-9)
     taken = alignment > 0
     reached = torch.where(taken, overlap, 0.0).amax(-1, keepdim=True)
-    scores, face = (alignment / best * reached).max(1)
+    scores, face = (alignment / best * (reached / FULL_SCORE_OVERLAP).clamp(max=1)).max(1)
     in_doubt = (inside & (kinds == DOUBTFUL)[..., None]).any(1)
     chosen = boxes.gather(1, face[..., None].expand(-1, -1, 4))
     return Targets(scores, chosen, ~in_doubt | (scores > 0))
@@ -274,7 +280,10 @@ def train_detector(
                 f"{', '.join(map(str, data))}: no faces {part}; see DetectorTrainConfig.held_out"
             )
     torch.manual_seed(config.fit.seed)
-    network = DetectorNetwork(config.model).to(on)
+    network = DetectorNetwork(config.model)
+    if config.start:
+        _begin_with(network, config.start)
+    network.to(on)
     objective = DetectorObjective(train, held_out, config, on)
     yield from fit(network, [objective], config.fit, folder, resume=resume, processes=processes)
     if not processes.leads:
@@ -292,6 +301,21 @@ def train_detector(
         },
     }
     save_weights(folder / "weights.safetensors", network, "detector", header)
+
+
+def _begin_with(network: DetectorNetwork, start: str) -> None:
+    """Take over weights; residual blocks that are new give what they get."""
+    state = load_detector(start)[0].state_dict()
+    own = network.state_dict()
+    new = {name.rsplit(".", 2)[0] for name in own.keys() - state.keys()}
+    blocks = [network.get_submodule(name) for name in new]
+    alike = all(name in own and tensor.shape == own[name].shape for name, tensor in state.items())
+    if not alike or not all(isinstance(block, Separable) and block.residual for block in blocks):
+        raise ConfigError(f"start = {start!r}: weights of another network than [model] describes")
+    network.load_state_dict(own | state)
+    for block in blocks:
+        assert isinstance(block, Separable)
+        nn.init.zeros_(block.pointwise_norm.weight)
 
 
 def calibrate(logits: NDArray[np.float64], right: NDArray[np.bool_]) -> dict[str, Any]:

@@ -52,6 +52,8 @@ class FitConfig:
     early_share : float
         Share of a cycle's epochs that belong to its early phase, see the objectives; 0: there is none.
     seed : int
+    precision : str
+        auto (mixed with bfloat16 where the device multiplies it natively) or float32.
     compiled : bool
         Compile the network (torch.compile); pays on accelerators after some minutes.
 
@@ -70,6 +72,7 @@ class FitConfig:
     clip: float = 5.0
     early_share: float = 0.0
     seed: int = 0
+    precision: str = "auto"
     compiled: bool = False
 
 
@@ -142,7 +145,7 @@ def fit(
     """Train a network in place; when the iterator ends it holds the averaged weights.
 
     Each epoch's random numbers follow from the seed and the epoch alone, so a resumed run continues as an
-    unbroken one. Mixed precision is bfloat16 where the device multiplies it natively.
+    unbroken one.
 
     Parameters
     ----------
@@ -160,7 +163,7 @@ def fit(
     Raises
     ------
     ConfigError
-        Unknown optimizer.
+        Unknown optimizer or precision.
     WeightsError
         The checkpoint is of another network.
     ProcessError
@@ -175,7 +178,9 @@ def fit(
     if resume and (stored := processes.from_leader(lambda: _read(checkpoint))):
         history = _restore(checkpoint, stored, network, average, optimizer)
     steps = objectives[0].batches()
-    native = multiplies_bfloat16(device)
+    if config.precision not in ("auto", "float32"):
+        raise ConfigError(f"unknown precision {config.precision!r}: expected auto or float32")
+    native = config.precision == "auto" and multiplies_bfloat16(device)
     running = processes.shared(_Mixed(torch.compile(network) if config.compiled else network, native))
     for epoch in range(len(history), config.epochs):
         started = time.perf_counter()

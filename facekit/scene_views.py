@@ -36,12 +36,12 @@ class ViewConfig:
         Largest angle either way, degrees.
     aimed : float
         Share of crops placed by a face; the others lie anywhere.
-    mosaic : float
-        Share of views that are put together from four.
+    mosaic, crowd : float
+        Shares of views that are put together from four and from sixteen.
     pastes : int
         Rounds in which a part of another picture, a face or not, is put on half of the views.
     gray, dark, blur, low_resolution, noise, blocks : float
-        Shares; blocks are JPEG's.
+        Shares; low resolutions are a half and a quarter, blocks are JPEG's.
     """
 
     size: int = 320
@@ -50,7 +50,8 @@ class ViewConfig:
     enlargement: float = 2.0
     rotation: float = 30.0
     aimed: float = 0.8
-    mosaic: float = 0.4
+    mosaic: float = 0.25
+    crowd: float = 0.15
     pastes: int = 3
     gray: float = 0.2
     dark: float = 0.1
@@ -79,14 +80,13 @@ def random_views(
     scenes: Scenes, draws: Tensor, count: int, config: ViewConfig, generator: Generator
 ) -> Views:
     """Make `count` views of scenes that are drawn in proportion to `draws` (M,)."""
-    mosaics = round(count * config.mosaic)
-    pixels, boxes, kinds = _crops(scenes, draws, count - mosaics, config.size, config, generator)
-    if mosaics:
-        tiles = _crops(scenes, draws, 4 * mosaics, config.size // 2, config, generator)
-        stitched = _stitch(tiles, config.size)
-        pixels = torch.cat([pixels, stitched.pixels])
-        boxes, kinds = torch.cat([boxes, stitched.boxes]), torch.cat([kinds, stitched.kinds])
-    views = Views(pixels, boxes, kinds)
+    stitched = {2: round(count * config.mosaic), 4: round(count * config.crowd)}
+    parts = [_crops(scenes, draws, count - sum(stitched.values()), config.size, config, generator)]
+    for across, number in stitched.items():
+        if number:
+            tiles = _crops(scenes, draws, across**2 * number, config.size // across, config, generator)
+            parts.append(_stitch(tiles, across))
+    views = Views(*(torch.cat(part) for part in zip(*parts, strict=True)))
     for _ in range(config.pastes):
         views = _paste(views, scenes, draws, config, generator)
     views = _judge(views, config.smallest_face)
@@ -157,9 +157,9 @@ def _crops(
     aimed = has_face & (_uniform(count, 0, 1, generator) < config.aimed)
     anywhere = extent * torch.rand(count, 2, device=extent.device, generator=generator)
     target = _log_uniform(config.smallest_face, min(config.largest_face, 1.1 * size), count, generator)
-    # A view is rarely much wider than the picture: most of it would be empty.
-    finest = 1 / config.enlargement
-    coarsest = (extent.amin(1) / (0.7 * size)).clamp(min=finest)
+    # A view is rarely much wider than the picture: most of it would be empty. Tiles need small faces more.
+    finest, filled = 1 / config.enlargement, 0.7 if size == config.size else 0.5
+    coarsest = (extent.amin(1) / (filled * size)).clamp(min=finest)
     shrink = torch.where(
         aimed,
         (_longer_side(face) / target).clamp(min=finest).minimum(coarsest),
@@ -199,15 +199,16 @@ def _compact(boxes: Tensor, kinds: Tensor) -> tuple[Tensor, Tensor]:
     return boxes.gather(1, order[..., None].expand(-1, -1, 4)), kinds.gather(1, order)
 
 
-def _stitch(tiles: Views, size: int) -> Views:
-    """Put each four tiles together to a view."""
-    half, count = size // 2, len(tiles.pixels) // 4
-    pixels = tiles.pixels.reshape(count, 2, 2, 3, half, half)
-    pixels = pixels.permute(0, 3, 1, 4, 2, 5).reshape(count, 3, size, size)
-    offset = torch.tensor([[0, 0], [half, 0], [0, half], [half, half]], device=pixels.device)
-    boxes = tiles.boxes.reshape(count, 4, SLOTS, 4)
+def _stitch(tiles: Views, across: int) -> Views:
+    """Put tiles together to views that are `across` tiles wide and high."""
+    side, count = tiles.pixels.shape[-1], len(tiles.pixels) // across**2
+    pixels = tiles.pixels.reshape(count, across, across, 3, side, side)
+    pixels = pixels.permute(0, 3, 1, 4, 2, 5).reshape(count, 3, across * side, across * side)
+    corner = side * torch.arange(across, device=pixels.device)
+    y, x = torch.meshgrid(corner, corner, indexing="ij")
+    offset = torch.stack([x, y, x, y], -1).reshape(across**2, 1, 4)
     # A face ends where its tile ends, as at the border of a picture.
-    boxes = torch.cat([boxes[..., :2], boxes[..., 2:]], -1) + offset.repeat(1, 2)[:, None]
+    boxes = tiles.boxes.reshape(count, across**2, SLOTS, 4) + offset
     return Views(pixels, *_compact(boxes.flatten(1, 2), tiles.kinds.reshape(count, -1)))
 
 
@@ -261,12 +262,13 @@ def _paste(views: Views, scenes: Scenes, draws: Tensor, config: ViewConfig, gene
 def _stencil(matrix: Tensor, centre: Tensor, reach: Tensor, size: int, generator: Generator) -> Tensor:
     """Give the opacity (B, S, S) of a pasted rectangle or ellipse, its edge hard or soft."""
     place = torch.arange(size, device=matrix.device, dtype=torch.float32)
-    points = geometry.apply_to_grid(matrix, place).flatten(2)  # (B, 2, S * S)
-    apart = ((points - centre[..., None]) / reach.clamp(min=1)[..., None]).abs()
-    round_ = _uniform(len(matrix), 0, 1, generator)[:, None] < 0.5
-    distance = torch.where(round_, apart.norm(dim=1), apart.amax(1))
-    slope = _log_uniform(4.0, 60.0, len(matrix), generator)[:, None]
-    return ((1 - distance) * slope).clamp(0, 1).reshape(-1, size, size)
+    points = geometry.apply_to_grid(matrix, place)  # (B, 2, S, S)
+    apart = (points - centre[..., None, None]) / reach.clamp(min=1)[..., None, None]
+    x, y = apart.abs().unbind(1)
+    round_ = _uniform(len(matrix), 0, 1, generator)[:, None, None] < 0.5
+    distance = torch.where(round_, torch.hypot(x, y), torch.maximum(x, y))
+    slope = _log_uniform(4.0, 60.0, len(matrix), generator)[:, None, None]
+    return ((1 - distance) * slope).clamp(0, 1)
 
 
 def _covered(mask: Tensor, boxes: Tensor) -> Tensor:
@@ -315,7 +317,7 @@ def _vary_light(pixels: Tensor, config: ViewConfig, generator: Generator) -> Ten
         elif how == "blur":
             some = _blur(some, _uniform(len(chosen), 0.4, 2.0, generator))
         elif how == "low_resolution":
-            some = F.interpolate(F.avg_pool2d(some, 2), scale_factor=2.0, mode="bilinear")
+            some = torch.cat([_coarse(part, 2 << k) for k, part in enumerate(some.chunk(2))])
         elif how == "noise":
             noise = torch.randn(some.shape, device=device, generator=generator)
             some = some + noise * each(len(chosen), 0.005, 0.08)
@@ -326,6 +328,11 @@ def _vary_light(pixels: Tensor, config: ViewConfig, generator: Generator) -> Ten
     for how in ("gray", "dark", "blur", "low_resolution", "noise", "blocks"):
         change(getattr(config, how), how)
     return pixels.clamp(0, 1)
+
+
+def _coarse(pixels: Tensor, factor: int) -> Tensor:
+    """Shrink views by averaging and enlarge them again."""
+    return F.interpolate(F.avg_pool2d(pixels, factor), scale_factor=float(factor), mode="bilinear")
 
 
 def _blur(pixels: Tensor, sigma: Tensor) -> Tensor:

@@ -157,6 +157,18 @@ def test_a_score_out_of_range_is_an_error() -> None:
         make_detector("haar", min_score=1.5)
 
 
+def test_haar_without_its_cascades_says_what_to_do(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    import cv2
+
+    if hasattr(cv2, "CascadeClassifier"):
+        monkeypatch.setattr(cv2.data, "haarcascades", str(tmp_path))
+        with pytest.raises(DetectorError, match="has no Haar cascades"):
+            make_detector("haar")
+        monkeypatch.delattr(cv2, "CascadeClassifier")
+    with pytest.raises(DetectorError, match="has no Haar cascades: install opencv-python below 5"):
+        make_detector("haar")
+
+
 def test_yunet_without_its_file_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FACEKIT_CACHE", str(tmp_path))
     with pytest.raises(DetectorError, match="--detector-model"):

@@ -6,13 +6,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from facekit import geometry
-from facekit.detection import LEAST_SIDE, Detections, FacekitDetector
+from facekit.detection import Detections, FacekitDetector
 from facekit.detector_network import (
     Cells,
     DetectorConfig,
@@ -21,11 +22,18 @@ from facekit.detector_network import (
     cell_grid,
     for_inference,
 )
-from facekit.detector_training import DetectorTrainConfig, assign, pairwise_overlaps, train_detector
-from facekit.errors import DatasetError, WeightsError
+from facekit.detector_training import (
+    DetectorTrainConfig,
+    _begin_with,
+    assign,
+    pairwise_overlaps,
+    train_detector,
+)
+from facekit.errors import ConfigError, DatasetError, WeightsError
 from facekit.fitting import FitConfig
 from facekit.model import parameter_count
 from facekit.scene_views import ViewConfig
+from facekit.weights import load_detector
 
 CPU = torch.device("cpu")
 
@@ -98,14 +106,10 @@ def _same(one: Detections, other: Detections) -> None:
     np.testing.assert_allclose(one.scores, other.scores, atol=1e-4)
 
 
-def _as_wide_as_is_not_enlarged(picture: np.ndarray) -> np.ndarray:
-    missing = max(0, LEAST_SIDE - picture.shape[1])
-    return np.pad(picture, ((0, 0), (0, missing), (0, 0)), constant_values=110)
-
-
-def test_it_finds_faces_that_it_never_saw(detector: FacekitDetector) -> None:
+def test_it_finds_faces_that_it_never_saw(trained: Path) -> None:
     pictures = [made_picture(seed) for seed in range(100, 120)]
-    found = detector([_as_wide_as_is_not_enlarged(picture) for picture, _ in pictures])
+    detector = FacekitDetector(trained, min_score=0.3, least_side=0, device="cpu")
+    found = detector([picture for picture, _ in pictures])
     best = [
         geometry.overlaps(truth, one.boxes).max(1, initial=0)
         for one, (_, truth) in zip(found, pictures, strict=True)
@@ -142,6 +146,18 @@ def test_large_pictures_are_shrunk_and_boxes_brought_back(trained: Path) -> None
     np.testing.assert_allclose(big.boxes, small.boxes * 5, atol=10)
 
 
+def test_small_pictures_are_enlarged_and_boxes_brought_back(trained: Path) -> None:
+    picture = made_picture(3)[0][::2, ::2]
+    large = cv2.resize(picture, None, fx=2, fy=2, interpolation=cv2.INTER_LINEAR)
+    near, plain = (
+        FacekitDetector(trained, min_score=0.3, least_side=side, device="cpu")
+        for side in (2 * max(picture.shape), 0)
+    )
+    (found,), (expected,) = near([picture]), plain([large])
+    assert len(found) > 0
+    np.testing.assert_allclose(found.boxes * 2, expected.boxes, atol=0.05)
+
+
 @pytest.mark.parametrize("shape", [(1, 1, 3), (1, 900, 3), (900, 2, 3), (3, 5), (2500, 3000, 3)])
 def test_pictures_without_faces_give_nothing(detector: FacekitDetector, shape: tuple[int, ...]) -> None:
     (found,) = detector([np.full(shape, 90, np.uint8)])
@@ -149,7 +165,7 @@ def test_pictures_without_faces_give_nothing(detector: FacekitDetector, shape: t
 
 
 def test_the_header_says_what_was_held_out(trained: Path) -> None:
-    from facekit.weights import load_detector, load_weights
+    from facekit.weights import load_weights
 
     network, header = load_detector(trained)
     assert len(header["data"]["held_out"]) == 8
@@ -171,9 +187,30 @@ def test_an_interrupted_run_ends_alike(scenes: Path, tmp_path: Path) -> None:
     assert (whole / "weights.safetensors").read_bytes() == (broken / "weights.safetensors").read_bytes()
 
 
+def test_a_run_may_begin_with_other_weights(trained: Path, scenes: Path, tmp_path: Path) -> None:
+    deeper = replace(config(epochs=1).model, blocks=(1, 1, 1, 1))
+    network = DetectorNetwork(deeper)
+    _begin_with(network, str(trained))
+    pictures = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected, said = load_detector(trained)[0](pictures), network.eval()(pictures)
+    torch.testing.assert_close(said.logits, expected.logits)
+    torch.testing.assert_close(said.boxes, expected.boxes)
+    settings = replace(config(epochs=1), start=str(trained), model=DetectorConfig(stem=8))
+    with pytest.raises(ConfigError, match="weights of another network"):
+        next(train_detector(settings, [scenes], tmp_path, device="cpu"))
+
+
 def test_scenes_without_held_out_faces_are_refused(scenes: Path, tmp_path: Path) -> None:
     settings = replace(config(epochs=1), held_out={"other": 3})
     with pytest.raises(DatasetError, match="held out"):
+        next(train_detector(settings, [scenes], tmp_path, device="cpu"))
+
+
+def test_an_unknown_precision_is_refused(scenes: Path, tmp_path: Path) -> None:
+    settings = config(epochs=1)
+    settings = replace(settings, fit=replace(settings.fit, precision="float8"))
+    with pytest.raises(ConfigError, match="unknown precision 'float8'"):
         next(train_detector(settings, [scenes], tmp_path, device="cpu"))
 
 

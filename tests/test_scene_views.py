@@ -44,21 +44,19 @@ def _white_box(picture: np.ndarray) -> np.ndarray:
     return np.array([x.min(), y.min(), x.max() + 1, y.max() + 1])
 
 
-@pytest.mark.parametrize("mosaic", [0.0, 0.75])
-def test_boxes_stand_around_what_they_label(mosaic: float) -> None:
+@pytest.mark.parametrize(("stitched", "across"), [({}, 1), ({"mosaic": 0.75}, 2), ({"crowd": 0.75}, 4)])
+def test_boxes_stand_around_what_they_label(stitched: dict[str, float], across: int) -> None:
     scenes, draws = _scenes(12)
-    config = ViewConfig(size=128, pastes=0, mosaic=mosaic, **PLAIN)
+    config = ViewConfig(size=128, pastes=0, **{"mosaic": 0, "crowd": 0, **stitched}, **PLAIN)
     views = random_views(scenes, draws, 64, config, torch.Generator().manual_seed(0))
-    views = Views(*(part[-48:] for part in views))  # mosaics come last
-    half, off = 64, []
+    views = Views(*(part[-48:] for part in views))  # stitched views come last
+    side, off = 128 // across, []
     for picture, boxes, kinds in zip(
         views.pixels.numpy(), views.boxes.numpy(), views.kinds.numpy(), strict=True
     ):
         for box in boxes[kinds == FACE]:
-            tile = np.array([0, 0, 128, 128])
-            if mosaic:
-                corner = (box[:2] + box[2:]) // 2 // half * half
-                tile = np.array([*corner, *(corner + half)]).astype(int)
+            corner = (box[:2] + box[2:]) // 2 // side * side
+            tile = np.array([*corner, *(corner + side)]).astype(int)
             if (box[:2] < tile[:2] + 2).any() or (box[2:] > tile[2:] - 2).any():
                 continue
             inside = picture[0, tile[1] : tile[3], tile[0] : tile[2]]
