@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -27,6 +27,12 @@ NMS_OVERLAP = 0.3
 
 VISIBLE = 1 / 3
 """Least share of a face's box that lies in the picture: YuNet sees faces in the padding of narrow ones."""
+
+LARGE_FACES = 320
+"""Longest side, pixels, of a second view of larger pictures: training showed no face above 280 pixels."""
+
+LARGE_FACE = 96
+"""Least side, pixels, of the boxes that count in that view; the others are seen better in the first."""
 
 YUNET_LEAST = 8
 """Pixels; of smaller pictures YuNet's answers differ from run to run."""
@@ -98,6 +104,8 @@ def crop_boxes(boxes: NDArray[np.float32], framing: BoxFraming) -> NDArray[np.fl
 class FacekitDetector:
     """facekit's own network, in whole batches, on CPU or an accelerator.
 
+    Pictures above LARGE_FACES are looked at twice, at their size and at that one.
+
     Its boxes reach from forehead to chin and from ear to ear, as YuNet's do, which labelled its training
     pictures. Its scores are calibrated: of the detections with score p, a share p is right.
 
@@ -145,20 +153,55 @@ class FacekitDetector:
         """See Detector."""
         odds = math.log(max(self.min_score, 1e-6) / max(1 - self.min_score, 1e-6))
         min_logit = (odds - self._offset) / self._slope
-        pictures = [_shrink(image, self.longest_side, self.least_side) for image in images]
-        sizes: dict[tuple[int, int], list[int]] = {}
-        for place, (small, _) in enumerate(pictures):
-            sizes.setdefault(padded_size(*small.shape[:2]), []).append(place)
-        found: dict[int, Detections] = {}
-        for places in sizes.values():
-            for start in range(0, len(places), self.batch_size):
-                batch = places[start : start + self.batch_size]
-                cells = self._run([pictures[place][0] for place in batch], min_logit)
-                for place, (boxes, logits) in zip(batch, cells, strict=True):
-                    scores = sigmoid(self._slope * logits + self._offset)
-                    image, factors = images[place], pictures[place][1]
-                    found[place] = _in_order(boxes * factors, scores, self.min_score, image)
-        return [found[place] for place in range(len(images))]
+        sizes: dict[tuple[int, int], list[_View]] = {}
+        for place, image in enumerate(images):
+            for view in self._views(place, image):
+                sizes.setdefault(padded_size(*view.picture.shape[:2]), []).append(view)
+        found: dict[int, list[tuple[NDArray[Any], NDArray[Any]]]] = {}
+        for views in sizes.values():
+            for start in range(0, len(views), self.batch_size):
+                batch = views[start : start + self.batch_size]
+                cells = self._run([view.picture for view in batch], min_logit)
+                for view, (boxes, logits) in zip(batch, cells, strict=True):
+                    large = (boxes[:, 2:] - boxes[:, :2]).min(1) >= view.least
+                    found.setdefault(view.place, []).append((boxes[large] * view.factors, logits[large]))
+        return [self._joined(image, found[place]) for place, image in enumerate(images)]
+
+    def _views(self, place: int, image: Image) -> Iterator[_View]:
+        """Give a picture at its size for the network, and a small one of large pictures for large faces."""
+        picture, factors = _shrink(image, self.longest_side, self.least_side)
+        yield _View(place, picture, factors, 0)
+        if max(picture.shape[:2]) > LARGE_FACES:
+            smaller, further = _shrink(picture, LARGE_FACES)
+            yield _View(place, smaller, factors * further, LARGE_FACE)
+
+    def _joined(self, image: Image, found: Sequence[tuple[NDArray[Any], NDArray[Any]]]) -> Detections:
+        boxes, logits = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        if len(found) > 1:
+            kept = _best(boxes, logits)
+            boxes, logits = boxes[kept], logits[kept]
+        return _in_order(boxes, sigmoid(self._slope * logits + self._offset), self.min_score, image)
+
+
+@dataclass(frozen=True)
+class _View:
+    """A picture as the network sees it.
+
+    Attributes
+    ----------
+    place : int
+        Of the picture in its batch.
+    picture : (H, W, 3) uint8
+    factors : (4,) float64
+        What bring boxes back to the picture.
+    least : float
+        Least side of the boxes that count, pixels of the view.
+    """
+
+    place: int
+    picture: Image
+    factors: NDArray[np.float64]
+    least: float
 
 
 BestCells = Callable[[Sequence[Image], float], list[tuple[NDArray[np.float32], NDArray[np.float32]]]]

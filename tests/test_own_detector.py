@@ -34,6 +34,18 @@ def test_the_astronaut_is_found_alone(own: Detector) -> None:
     assert found.scores[0] > 0.9
 
 
+@pytest.mark.parametrize("side", [320, 640, 1200])
+def test_faces_that_fill_the_picture_are_found_alone(own: Detector, side: int) -> None:
+    face = geometry.square(ASTRONAUT_FACE, 1.3)[0]
+    close = geometry.warp_picture(
+        skimage.data.astronaut().mean(2).astype(np.uint8), geometry.crop(face, side), side
+    )
+    (found,) = own([np.repeat(close[:, :, None], 3, 2)])
+    assert len(found) == 1
+    truth = geometry.apply_to_boxes(geometry.invert(geometry.crop(face, side)), ASTRONAUT_FACE)
+    assert _best(found, truth) > 0.6
+
+
 def test_a_mirrored_picture_gives_mirrored_faces(own: Detector) -> None:
     image = skimage.data.astronaut()
     plain, mirrored = own([image, np.ascontiguousarray(image[:, ::-1])])
