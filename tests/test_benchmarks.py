@@ -540,7 +540,13 @@ def test_every_table_and_plot_can_be_drawn(scripts, valid, tmp_path):
     kept = dict.fromkeys(("recall_afw_scenes", "recall_helen", "average_precision"), 0.9)
     kept |= {"false_positives_face_free": 0.1, "false_positives_masked_scenes": 0.1}
     found = {"facekit": {**kept, "one_core": {"640x480": {"median_ms": 8.0}}}}
-    write(tmp_path, "detection--m--cpu.json", suite="detection", detectors=found, by_min_score={"0.5": kept})
+    parts = {
+        "by_min_score": {"0.5": kept},
+        "by_side": {"640": found["facekit"]},
+        "keypoints": {"facekit": {"n": 5, "nme": 0.03, "nme_label_boxes": 0.03, "ratio": 1.0}},
+        "reliability": {"bins": [{"n": 10, "score": score, "share": 0.5} for score in (0.5, 0.9)]},
+    }
+    write(tmp_path, "detection--m--cpu.json", suite="detection", weights="w", detectors=found, **parts)
     moved = {"jitter_px": 2.0, "error_px": 1.0, "lag_frames": None, "box_jitter_px": 1.0}
     moved |= {"box_lag_frames": 0.5, "score_jitter": 0.1}
     clip = dict.fromkeys(scripts.tables.CLIP_JITTER, 0.5)
@@ -585,6 +591,7 @@ def test_every_table_and_plot_can_be_drawn(scripts, valid, tmp_path):
         "crosscheck-memory": {"pictures": 200_000, "peak_mebibytes": 1500.0, "written_megabytes": 500.0},
     }.items():
         write(tmp_path, f"{suite}--m--cpu.json", suite=suite, **body)
+    write(tmp_path, "scale--m--cpu.json", suite="scale", figures=scale_result()["figures"])
     for name in scripts.tables.TABLES:
         page = scripts.render.render(f"<!-- table: {name} -->\n<!-- end -->", Path("README.md"), tmp_path)
         rows = [line for line in page.splitlines() if line.startswith("|")]
