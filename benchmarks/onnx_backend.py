@@ -8,7 +8,7 @@ parity
     differences.
 accuracy
     FER2013's PublicTest (stage 2 on its own pixels) and the held-out Helen faces (stage 1 in label boxes) by
-    PyTorch in fp32 and by exports in fp32, fp16 and int8; faces of AFW set the ranges of int8.
+    PyTorch in fp32 and by exports in fp32, fp16 and int8.
 speed
     One pass of each stage on one thread, batches of 1 and 64, all settings in turn.
 start
@@ -49,12 +49,10 @@ RUN = {"run": f"onnx and torch, both fp32, {FACES} faces"}
 PORTRAIT = Path(__file__).parents[1] / "docs" / "images" / "astronaut.jpg"
 
 
-def exports(weights: str, data: Path, folder: Path) -> dict[str, str]:
+def exports(weights: str, folder: Path) -> dict[str, str]:
     """Write an export of every precision and give their folders."""
-    afw = data / "landmarks68" / "afw"
     for precision in PRECISIONS:
-        calibrate = afw if precision == "int8" else None
-        export_networks(folder / precision, weights, precision=precision, calibrate=calibrate)
+        export_networks(folder / precision, weights, precision=precision)
     return {precision: str(folder / precision) for precision in PRECISIONS}
 
 
@@ -176,7 +174,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         folders = {}
         if {"accuracy", "speed"} & {*options.parts}:
-            folders = exports(options.weights, options.data, Path(folder))
+            folders = exports(options.weights, Path(folder))
         parts: dict[str, Callable[[], list[Figure]]] = {
             "parity": lambda: parity(options.weights, options.data),
             "accuracy": lambda: accuracy(options.weights, options.data, options.fer2013, folders),

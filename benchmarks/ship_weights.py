@@ -1,6 +1,9 @@
 """Put a training run's weights into the package: the file, the list of what it saw, and the manifest.
 
-python benchmarks/ship_weights.py runs/shipped default
+python benchmarks/ship_weights.py runs/shipped default --calibrate $FACEKIT_DATA/landmarks68/afw
+
+The faces of --calibrate, of those that were trained on, set the ranges with which the weights also run in
+8-bit integers.
 """
 
 from __future__ import annotations
@@ -11,10 +14,21 @@ from hashlib import sha256
 from pathlib import Path
 
 from safetensors import safe_open
+from safetensors.numpy import save
 
 import facekit
-from facekit.weights import MANIFEST, shipped
+from facekit import FaceAnalyzer, load_dataset
+from facekit.quantization import calibration_crops, measure_ranges
+from facekit.weights import MANIFEST, read_weights, shipped
 from facekit.writing import write_atomically
+
+
+def with_ranges(source: Path, faces: Path) -> bytes:
+    """Give a weights file with the ranges that faces set in its header."""
+    stored = read_weights(source)
+    crops = calibration_crops(load_dataset(faces), FaceAnalyzer("cpu", weights=str(source), backend="onnx"))
+    header = {**stored.header, "ranges": measure_ranges(stored, crops)}
+    return save(stored.tensors, {"facekit": json.dumps(header, allow_nan=False)})
 
 
 def main() -> None:
@@ -22,6 +36,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("name", help="what people say to --weights")
+    parser.add_argument("--calibrate", type=Path, metavar="DATASET")
     arguments = parser.parse_args()
     folder = Path(facekit.__file__).parent / "pretrained"
     manifest = shipped()
@@ -30,7 +45,7 @@ def main() -> None:
     source = arguments.run / "weights.safetensors"
     with safe_open(source, "pt") as file:
         version = json.loads(file.metadata()["facekit"])["name"]
-    data = source.read_bytes()
+    data = with_ranges(source, arguments.calibrate) if arguments.calibrate else source.read_bytes()
     write_atomically(folder / f"{version}.safetensors", data)
     seen = source.with_suffix(".seen")
     if seen.is_file():

@@ -54,7 +54,7 @@ class FaceAnalyzer:
     detector : str
         auto, or one of detection.DETECTORS.
     precision : str
-        auto (by device and processor), fp32, bf16 or fp16.
+        auto (by device and processor), fp32, bf16, fp16 or int8; see backends.choose_backend.
     weights : str or path
         A shipped name or a file.
     detector_model : path, optional
@@ -95,7 +95,7 @@ class FaceAnalyzer:
         batch_size: int = 32,
         backend: str = "auto",
     ) -> None:
-        backend = choose_backend(backend, weights, device, precision)
+        backend, precision = choose_backend(backend, weights, device, precision)
         self.backend: Backend = make_backend(backend, weights, device, precision)
         self.detector = make_detector(
             detector, detector_model, min_score=min_score, device=device, backend=backend

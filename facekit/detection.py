@@ -29,10 +29,10 @@ VISIBLE = 1 / 3
 """Least share of a face's box that lies in the picture: YuNet sees faces in the padding of narrow ones."""
 
 LARGE_FACES = 320
-"""Longest side, pixels, of a second view of larger pictures: training showed no face above 280 pixels."""
+"""Larger pictures, pixels, are also seen at half their size: training showed no face above 280 pixels."""
 
 LARGE_FACE = 96
-"""Least side, pixels, of the boxes that count in that view; the others are seen better in the first."""
+"""Least side, pixels, of the boxes that count in such a view; the others are seen better in larger ones."""
 
 YUNET_LEAST = 8
 """Pixels; of smaller pictures YuNet's answers differ from run to run."""
@@ -104,7 +104,7 @@ def crop_boxes(boxes: NDArray[np.float32], framing: BoxFraming) -> NDArray[np.fl
 class FacekitDetector:
     """facekit's own network, in whole batches, on CPU or an accelerator.
 
-    Pictures above LARGE_FACES are looked at twice, at their size and at that one.
+    Pictures above LARGE_FACES are looked at again at half their size, and so on.
 
     Its boxes reach from forehead to chin and from ear to ear, as YuNet's do, which labelled its training
     pictures. Its scores are calibrated: of the detections with score p, a share p is right.
@@ -168,12 +168,14 @@ class FacekitDetector:
         return [self._joined(image, found[place]) for place, image in enumerate(images)]
 
     def _views(self, place: int, image: Image) -> Iterator[_View]:
-        """Give a picture at its size for the network, and a small one of large pictures for large faces."""
+        """Give a picture at its size for the network, and halved for large faces until it is small."""
         picture, factors = _shrink(image, self.longest_side, self.least_side)
-        yield _View(place, picture, factors, 0)
-        if max(picture.shape[:2]) > LARGE_FACES:
-            smaller, further = _shrink(picture, LARGE_FACES)
-            yield _View(place, smaller, factors * further, LARGE_FACE)
+        view = _View(place, picture, factors, 0)
+        while (longest := max(view.picture.shape[:2])) > LARGE_FACES:
+            yield view
+            half, further = _shrink(view.picture, longest // 2)
+            view = _View(place, half, view.factors * further, LARGE_FACE)
+        yield view
 
     def _joined(self, image: Image, found: Sequence[tuple[NDArray[Any], NDArray[Any]]]) -> Detections:
         boxes, logits = (np.concatenate(parts) for parts in zip(*found, strict=True))

@@ -14,12 +14,12 @@ from typing import Any, Final
 from facekit.analyzer import FaceAnalyzer
 from facekit.backends import CARD
 from facekit.backends.onnx import INPUT_SIZE
-from facekit.backends.onnx_graph import GRAPHS, GraphPrecision, detector_graph
+from facekit.backends.onnx_graph import GRAPHS, Graph, GraphPrecision, Ranges, detector_graph
 from facekit.data.catalog import load_dataset
 from facekit.detection import FacekitDetector, HaarDetector, WholePicture, YuNetDetector
 from facekit.errors import ConfigError
 from facekit.padding import STEP
-from facekit.quantization import calibration_crops, quantized
+from facekit.quantization import calibration_crops, measure_ranges
 from facekit.schema import ALIGNED_POINTS, KEYPOINTS, MIRROR_PERMUTATION
 from facekit.weights import StoredWeights, read_weights, shipped
 from facekit.writing import write_atomically
@@ -82,7 +82,8 @@ def export_networks(
     precision : str
         Of the convolutions: fp32, fp16, or int8, which is for ONNX alone. Inputs and outputs stay float32.
     calibrate : path-like, optional
-        Labelled or unlabelled faces of a known format, whose crops set the ranges of int8.
+        Labelled or unlabelled faces of a known format, whose crops set the ranges of int8; None: the ranges
+        in the weights, which the shipped ones have.
     detector : path-like, optional
         Weights of a detector; None: the shipped one, where there is one.
 
@@ -94,12 +95,17 @@ def export_networks(
     Raises
     ------
     ConfigError
-        The format or precision is unknown, the two do not go together, or `calibrate` is missing or idle.
+        The format or precision is unknown, the two do not go together, `calibrate` is idle, or there are no
+        ranges.
     WeightsError, DatasetError
         Something cannot be read.
     """
     _check(format, precision, calibrate)
     stored = read_weights(weights)
+    if precision == "int8" and calibrate is None and "ranges" not in stored.header:
+        raise ConfigError(
+            f"{stored.path}: no ranges for int8 in it; name faces that set them: --calibrate DATASET"
+        )
     if detector is None and "detector" in shipped():
         detector = "detector"
     of_detector = None if detector is None else read_weights(detector, "detector")
@@ -130,10 +136,8 @@ def _check(format: str, precision: str, calibrate: object) -> None:
         raise ConfigError(f"unknown precision {precision!r}: expected {', '.join(PRECISIONS)}")
     if precision == "int8" and format != "onnx":
         raise ConfigError(f"precision int8 is for format onnx, not {format}; take fp32 or fp16")
-    if (precision == "int8") != (calibrate is not None):
-        raise ConfigError(
-            "int8, and it alone, needs pictures of faces to set its ranges: --calibrate DATASET"
-        )
+    if precision != "int8" and calibrate is not None:
+        raise ConfigError(f"--calibrate sets the ranges of int8; precision {precision} has none")
 
 
 def _card(stored: StoredWeights, detector: StoredWeights | None) -> dict[str, Any]:
@@ -183,13 +187,18 @@ def _onnx_files(
     calibrate: str | os.PathLike[str] | None,
 ) -> dict[str, bytes]:
     of_graph: GraphPrecision = "fp16" if precision == "fp16" else "fp32"
-    files = {task: GRAPHS[task](stored, of_graph) for task in stored.header["model"]["tasks"]}
+    ranges: Mapping[str, Ranges] = {}
     if calibrate is not None:
         analyzer = FaceAnalyzer(weights=str(stored.path), backend="onnx", device="cpu")
-        crops = calibration_crops(load_dataset(calibrate), analyzer)
-        files = {task: quantized(model, crops[task]) for task, model in files.items()}
+        ranges = measure_ranges(stored, calibration_crops(load_dataset(calibrate), analyzer))
+    elif precision == "int8":
+        ranges = stored.header["ranges"]
+    files = {
+        task: GRAPHS[task](Graph(stored, of_graph, ranges.get(task)))
+        for task in stored.header["model"]["tasks"]
+    }
     if detector is not None:  # is small, and stays in floats with int8
-        files["detector"] = detector_graph(detector, of_graph)
+        files["detector"] = detector_graph(Graph(detector, of_graph))
     return files
 
 

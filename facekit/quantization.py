@@ -1,25 +1,25 @@
-"""Models in 8-bit integers: crops of real faces, and the ranges that they set, by ONNX Runtime."""
+"""Ranges for 8-bit integers: crops of real faces, and what a network's maps hold on them."""
 
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from facekit.alignment import ALIGNED_SIZE, align
 from facekit.analyzer import FaceAnalyzer
+from facekit.backends.onnx import open_session
+from facekit.backends.onnx_graph import GRAPHS, Graph
 from facekit.data.label_boxes import label_boxes
 from facekit.data.samples import Dataset
 from facekit.detection import WholePicture, crop_boxes
-from facekit.errors import ConfigError, DatasetError, ImageError
+from facekit.errors import DatasetError, ImageError
 from facekit.geometry import crop, square
 from facekit.images import to_gray
 from facekit.keypoints import CROP_SIZE, find_keypoints
+from facekit.weights import StoredWeights
 
 FACES, BATCH = 256, 32
 """Faces that set the ranges, and how many go through the network together."""
@@ -77,46 +77,28 @@ def _faces(
             yield to_gray(picture), box
 
 
-def quantized(model: bytes, crops: NDArray[np.float32]) -> bytes:
-    """Give a model whose convolutions take 8-bit integers, in ranges that normalised crops (N, 1, S, S) set.
+def measure_ranges(
+    stored: StoredWeights, crops: Mapping[str, NDArray[np.float32]]
+) -> dict[str, dict[str, tuple[float, float]]]:
+    """Give the ranges that maps need for normalised crops (N, 1, S, S) of each task, see onnx_graph.Graph.
 
     Raises
     ------
     ConfigError
-        The packages onnx and onnxruntime are not installed.
+        ONNX Runtime is not installed.
     """
-    try:
-        import onnx
-        from onnxruntime import quantization  # type: ignore[import-untyped]
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"{error}; int8 needs it: pip install 'facekit[onnx]'") from error
+    return {task: _ranges(Graph(stored, watched=True), task, crops[task]) for task in crops}
 
-    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self._rest = iter(np.array_split(crops, -(-len(crops) // BATCH)))
 
-        def get_next(self) -> Mapping[str, Any] | None:
-            part = next(self._rest, None)
-            return None if part is None else {"crops": part}
-
-    floats = onnx.shape_inference.infer_shapes(onnx.load_model_from_string(model))
-    # ONNX Runtime warns of models that its own preparation has not folded; these are built folded.
-    onnx.helper.set_model_props(floats, {"onnx.quant.pre_process": "onnxruntime.quant"})
-    nodes = [(node.name, node.op_type) for node in floats.graph.node]
-    last = max(place for place, (_, operator) in enumerate(nodes) if operator == "Conv")
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.onnx"
-        quantization.quantize_static(
-            floats,
-            path,
-            Reader(),
-            op_types_to_quantize=["Conv", "Add", "Relu"],
-            # The softmax over places takes its scores finer than in 8 bits, and so do the points after it:
-            # with all operators quantised, NME grew by 24% (100 held-out Helen faces).
-            nodes_to_exclude=[name for name, _ in nodes[last:]] if "Softmax" in dict(nodes).values() else [],
-            per_channel=True,
-            activation_type=quantization.QuantType.QUInt8,
-            weight_type=quantization.QuantType.QInt8,
-            calibrate_method=quantization.CalibrationMethod.MinMax,
-        )
-        return path.read_bytes()
+def _ranges(graph: Graph, task: str, crops: NDArray[np.float32]) -> dict[str, tuple[float, float]]:
+    session = open_session(GRAPHS[task](graph))
+    values = {name: value for name, value in graph.maps.items() if value != "crops"}
+    ends = []
+    for part in np.array_split(crops, -(-len(crops) // BATCH)):
+        maps = session.run([*values.values()], {"crops": part})
+        ends.append([(min(found.min(), 0), max(found.max(), 0)) for found in maps])
+    spread = np.array(ends)
+    header = graph.stored.header
+    black_to_white = ((0 - header["mean"]) / header["std"], (1 - header["mean"]) / header["std"])
+    measured = zip(spread[..., 0].min(0).tolist(), spread[..., 1].max(0).tolist(), strict=True)
+    return {"crops": black_to_white} | dict(zip(values, measured, strict=True))

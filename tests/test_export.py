@@ -193,6 +193,15 @@ def test_integers_stay_near_and_make_files_a_quarter(faces, tmp_path):
     assert found.expression.label == expected.expression.label
 
 
+def test_shipped_weights_hold_ranges(tmp_path):
+    card = export_networks(tmp_path, precision="int8")
+    assert card["precision"] == "int8"
+    backends = OnnxBackend(precision="int8"), OnnxBackend(tmp_path)
+    given = crops(2, 48)
+    found = [backend.expression(given, "fer2013") for backend in backends]
+    np.testing.assert_array_equal(*found)
+
+
 def test_ranges_need_faces(weights):
     analyzer = FaceAnalyzer("cpu", "haar", weights=weights, backend="onnx")
     scenes = made.expression_set(["happy", "sad"], whole_pictures=True)  # in which there is no face
@@ -209,7 +218,6 @@ def test_ranges_need_faces(weights):
         ({"format": "tflite"}, "expected onnx, torchscript, torch.export"),
         ({"precision": "int4"}, "expected fp32, fp16, int8"),
         ({"precision": "int8", "format": "torchscript", "calibrate": "faces"}, "for format onnx"),
-        ({"precision": "int8"}, "--calibrate"),
         ({"calibrate": "faces"}, "int8"),
     ],
 )
@@ -219,12 +227,18 @@ def test_what_does_not_go_together_is_refused_before_anything_is_written(tmp_pat
     assert not (tmp_path / "out").exists()
 
 
+def test_integers_without_ranges_are_refused(weights, tmp_path):
+    with pytest.raises(ConfigError, match="--calibrate"):
+        export_networks(tmp_path / "out", weights, precision="int8")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_foreign_or_incomplete_export_is_refused(weights, detector, tmp_path):
     export_networks(tmp_path, weights, format="torchscript")
     with pytest.raises(WeightsError, match="format 'torchscript'"):
         OnnxBackend(tmp_path)
     export_networks(tmp_path, weights)
-    with pytest.raises(ConfigError, match="--precision"):
+    with pytest.raises(ConfigError, match="its own"):
         OnnxBackend(tmp_path, precision="fp32")
     (tmp_path / "expression.onnx").unlink()
     with pytest.raises(WeightsError, match=r"expression\.onnx: missing"):

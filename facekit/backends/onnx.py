@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facekit.backends import CARD, cut_crops
-from facekit.backends.onnx_graph import GRAPHS, detector_graph
+from facekit.backends.onnx_graph import GRAPHS, Graph, detector_graph
 from facekit.errors import ConfigError, WeightsError
 from facekit.padding import padded_batch
 from facekit.weights import read_weights
@@ -34,7 +36,8 @@ class OnnxBackend:
     device : str
         auto or cpu.
     precision : str
-        auto or fp32: other precisions run from exports that were made in them.
+        fp32; int8, with weights that hold its ranges; or auto: int8 where they do and the processor has
+        instructions for it, else fp32. An export runs in its own, as auto.
 
     Raises
     ------
@@ -50,12 +53,14 @@ class OnnxBackend:
         if device not in ("auto", "cpu"):
             raise ConfigError(f"device {device!r}: the onnx backend runs on the CPU; use the torch backend")
         exported = (Path(weights) / CARD).is_file()
-        if precision != "auto" and (exported or precision != "fp32"):
+        if exported and precision != "auto":
+            raise ConfigError(f"precision {precision!r}: an export runs in its own; leave it at auto")
+        if precision not in ("auto", "fp32", "int8"):
             raise ConfigError(
-                f"precision {precision!r}: the onnx backend takes auto, and fp32 for weights; for others "
-                "give it the folder of `facekit export --precision P` as weights"
+                f"precision {precision!r}: the onnx backend takes auto, fp32 and int8; for fp16 give it the "
+                "folder of `facekit export --precision fp16` as weights"
             )
-        self.header, models = _read_export(Path(weights)) if exported else _built(weights)
+        self.header, models = _read_export(Path(weights)) if exported else _built(weights, precision)
         self.name: str = self.header["name"]
         self._sessions = {task: open_session(model) for task, model in models.items()}
 
@@ -114,7 +119,7 @@ class OnnxDetector:
             self.header, model = card["detector"], models["detector"]
         else:
             stored = read_weights(weights, "detector")
-            self.header, model = stored.header, detector_graph(stored)
+            self.header, model = stored.header, detector_graph(Graph(stored))
         self._session = open_session(model)
 
     def __call__(
@@ -152,11 +157,36 @@ def _threads() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _built(weights: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, bytes]]:
+def _built(weights: str | os.PathLike[str], precision: str) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Give the header of weights, and the model of each of their tasks."""
     stored = read_weights(weights)
-    models = {task: GRAPHS[task](stored) for task in stored.header["model"]["tasks"]}
+    ranges = stored.header.get("ranges", {})
+    if precision == "int8" and not ranges:
+        raise ConfigError(
+            f"{stored.path}: no ranges for int8 in it; `facekit export --precision int8 --calibrate DATASET` "
+            "measures some"
+        )
+    if precision == "fp32" or (precision == "auto" and not multiplies_int8()):
+        ranges = {}
+    models = {
+        task: GRAPHS[task](Graph(stored, ranges=ranges.get(task))) for task in stored.header["model"]["tasks"]
+    }
     return {**stored.header, "name": stored.name}, models
+
+
+@cache
+def multiplies_int8() -> bool:
+    """Tell whether the processor is known to sum products of 8-bit integers in 32 bits.
+
+    Others sum pairs of them in 16 bits, which overflow, or gain no time.
+    """
+    if platform.system() == "Darwin":
+        return platform.machine() == "arm64"
+    try:
+        told = Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
+    return not {"avx512_vnni", "avx_vnni", "asimddp"}.isdisjoint(told.split())
 
 
 def _read_export(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:

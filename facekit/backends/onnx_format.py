@@ -17,10 +17,17 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-FLOAT, INT64, FLOAT16 = 1, 7, 10
+FLOAT, UINT8, INT8, INT32, INT64, FLOAT16 = 1, 2, 3, 6, 7, 10
 """Types of tensors, as ONNX numbers them."""
 
-_TENSOR_TYPES: Final = {np.dtype(np.float32): FLOAT, np.dtype(np.int64): INT64, np.dtype(np.float16): FLOAT16}
+_TENSOR_TYPES: Final = {
+    np.dtype(np.float32): FLOAT,
+    np.dtype(np.uint8): UINT8,
+    np.dtype(np.int8): INT8,
+    np.dtype(np.int32): INT32,
+    np.dtype(np.int64): INT64,
+    np.dtype(np.float16): FLOAT16,
+}
 _ATTRIBUTE_INT, _ATTRIBUTE_STRING, _ATTRIBUTE_INTS = 2, 3, 7
 _VARINT, _BYTES = 0, 2
 
@@ -61,7 +68,7 @@ def _each(number: int, values: Iterable[int | str | Message]) -> list[Field]:
 
 
 def tensor(name: str, array: NDArray[Any]) -> Message:
-    """Write a TensorProto of float32, float16 or int64."""
+    """Write a TensorProto."""
     little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
     kind = _TENSOR_TYPES[array.dtype]
     return message(
@@ -83,8 +90,10 @@ def _attribute(name: str, value: Any) -> Message:
     return message((1, name), *_each(8, value), (20, _ATTRIBUTE_INTS))
 
 
-def _declared(name: str, shape: Shape) -> Message:
-    """Write the ValueInfoProto of a float32 input or output."""
+def _declared(name: str, shape: Shape | None) -> Message:
+    """Write the ValueInfoProto of a float32 input or output; None: its shape follows from the graph."""
+    if shape is None:
+        return message((1, name), (2, message((1, message((1, FLOAT))))))
     dimensions = [message((2, length) if isinstance(length, str) else (1, length)) for length in shape]
     of_tensor = message((1, FLOAT), (2, message(*_each(1, dimensions))))
     return message((1, name), (2, message((1, of_tensor))))
@@ -95,7 +104,7 @@ def model(
     nodes: Iterable[Message],
     constants: Iterable[Message],
     inputs: Mapping[str, Shape],
-    outputs: Mapping[str, Shape],
+    outputs: Mapping[str, Shape | None],
     *,
     opset: int,
     ir_version: int,

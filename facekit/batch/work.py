@@ -174,7 +174,7 @@ def use_one_thread() -> None:
 def _make_analyzer(analysis: Analysis, number: int) -> FaceAnalyzer:
     from facekit.analyzer import FaceAnalyzer
 
-    backend = choose_backend(analysis.backend, analysis.weights, analysis.device, analysis.precision)
+    backend, _ = choose_backend(analysis.backend, analysis.weights, analysis.device, analysis.precision)
     options: dict[str, Any] = {**vars(analysis), "backend": backend}
     if backend == "torch":
         import torch

@@ -27,6 +27,8 @@ from facekit.keypoints import find_keypoints
 
 SIZES = ((512, 512), (640, 480), (320, 320))
 
+PRECISIONS = {"torch": ("auto", "fp32"), "onnx": ("int8", "fp32")}
+
 COLD = """
 import json, sys, time
 started = time.perf_counter()
@@ -70,7 +72,7 @@ def _parts(setting: Setting) -> list[Figure]:
         calls = {
             (backend, precision, name): call
             for backend in _backends(setting)
-            for precision in (("auto", "fp32") if backend == "torch" else ("fp32",))
+            for precision in PRECISIONS[backend]
             for name, call in parts(
                 FaceAnalyzer(
                     str(setting.device), precision=precision, weights=setting.weights, backend=backend
@@ -95,9 +97,8 @@ def _parts(setting: Setting) -> list[Figure]:
 
 def _backends(setting: Setting) -> list[str]:
     """Give PyTorch, and on a processor ONNX Runtime where it is installed."""
-    return list(
-        dict.fromkeys(("torch", choose_backend("auto", setting.weights, str(setting.device), "auto")))
-    )
+    usual, _ = choose_backend("auto", setting.weights, str(setting.device), "auto")
+    return list(dict.fromkeys(("torch", usual)))
 
 
 def _detectors(setting: Setting) -> list[Figure]:
@@ -105,7 +106,7 @@ def _detectors(setting: Setting) -> list[Figure]:
     with threads(1):
         for name in DETECTORS:
             try:
-                detector = make_detector(name, device=str(setting.device))
+                detector = make_detector(name, device=str(setting.device), backend=_backends(setting)[-1])
             except (DetectorError, WeightsError):
                 continue  # without its model file there is nothing to time
             for size in SIZES if name != "none" else ():

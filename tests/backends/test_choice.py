@@ -15,33 +15,38 @@ def machine(monkeypatch):
 
 
 def test_a_cpu_takes_onnx_runtime():
-    assert choose_backend("auto", "default", "auto", "auto") == "onnx"
-    assert choose_backend("auto", "default", "cpu", "fp32") == "onnx"
+    assert choose_backend("auto", "default", "auto", "auto") == ("onnx", "auto")
+    assert choose_backend("auto", "default", "cpu", "fp32") == ("onnx", "fp32")
+
+
+def test_onnx_runtime_by_name_stays_exact():
+    assert choose_backend("onnx", "default", "cpu", "auto") == ("onnx", "fp32")
+    assert choose_backend("onnx", "default", "cpu", "int8") == ("onnx", "int8")
 
 
 @pytest.mark.parametrize(("device", "precision"), [("cuda", "auto"), ("mps", "auto"), ("cpu", "bf16")])
 def test_what_onnx_runtime_cannot_do_goes_to_pytorch(device, precision):
-    assert choose_backend("auto", "default", device, precision) == "torch"
+    assert choose_backend("auto", "default", device, precision) == ("torch", precision)
 
 
 def test_an_accelerator_takes_pytorch_unless_the_cpu_is_asked_for(monkeypatch):
     monkeypatch.setattr(backends, "_has_accelerator", lambda: True)
-    assert choose_backend("auto", "default", "auto", "auto") == "torch"
-    assert choose_backend("auto", "default", "cpu", "auto") == "onnx"
+    assert choose_backend("auto", "default", "auto", "auto") == ("torch", "auto")
+    assert choose_backend("auto", "default", "cpu", "auto") == ("onnx", "auto")
 
 
 def test_without_onnx_runtime_it_is_pytorch(monkeypatch):
     monkeypatch.setattr(backends, "find_spec", lambda _name: None)
-    assert choose_backend("auto", "default", "cpu", "auto") == "torch"
+    assert choose_backend("auto", "default", "cpu", "auto") == ("torch", "auto")
 
 
 def test_an_export_is_for_onnx_runtime_alone(tmp_path):
     (tmp_path / "card.json").write_text("{}")
-    assert choose_backend("auto", tmp_path, "auto", "auto") == "onnx"
+    assert choose_backend("auto", tmp_path, "auto", "auto") == ("onnx", "auto")
 
 
 def test_a_name_is_taken_as_it_is_if_it_is_known():
-    assert choose_backend("torch", "default", "cpu", "auto") == "torch"
+    assert choose_backend("torch", "default", "cpu", "auto") == ("torch", "auto")
     with pytest.raises(ConfigError, match="expected auto, torch or onnx"):
         choose_backend("tensorflow", "default", "cpu", "auto")
 

@@ -13,17 +13,20 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from safetensors.numpy import save
 from skimage.data import astronaut
 from torch import nn
 from typer.testing import CliRunner
 
 from facekit import ConfigError, FaceAnalyzer, WeightsError, load_dataset
-from facekit.backends.onnx import OnnxBackend, OnnxDetector
-from facekit.backends.onnx_graph import GRAPHS, detector_graph
+from facekit.backends import onnx as onnx_backend
+from facekit.backends.onnx import INPUT_SIZE, OnnxBackend, OnnxDetector
+from facekit.backends.onnx_graph import GRAPHS, Graph, detector_graph
 from facekit.backends.torch import TorchBackend
 from facekit.detection import FacekitDetector
 from facekit.detector_network import DetectorConfig, DetectorNetwork, for_inference
 from facekit.model import ModelConfig, SharedNetwork
+from facekit.quantization import measure_ranges
 from facekit.schema import ALIGNED_POINTS, EXPRESSIONS, FERPLUS, MEAN_FACE
 from facekit.weights import load_detector, load_weights, model_record, read_weights, save_weights
 from facekit_cli.main import app
@@ -80,6 +83,17 @@ def stored(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def ranged(stored, tmp_path_factory) -> Path:
+    """Give the same weights with the ranges that crops set."""
+    weights = read_weights(stored)
+    normalised = {task: ((crops(16, size) - 0.5) / 0.25) for task, size in INPUT_SIZE.items()}
+    header = {**weights.header, "ranges": measure_ranges(weights, normalised)}
+    path = tmp_path_factory.mktemp("ranged") / "stages.safetensors"
+    path.write_bytes(save(weights.tensors, {"facekit": json.dumps(header)}))
+    return path
+
+
+@pytest.fixture(scope="module")
 def own_detector(tmp_path_factory) -> Path:
     return detector(tmp_path_factory.mktemp("detector"))
 
@@ -89,7 +103,7 @@ def crops(count: int, size: int) -> np.ndarray:
 
 
 def check_parity(path: str | Path, count: int = 4) -> None:
-    by_torch, by_onnx = TorchBackend(load_weights(path), "cpu", "fp32"), OnnxBackend(path)
+    by_torch, by_onnx = TorchBackend(load_weights(path), "cpu", "fp32"), OnnxBackend(path, precision="fp32")
     assert by_onnx.name == by_torch.name
     points, sigma = by_torch.keypoints(torch.from_numpy(crops(count, 96)))
     found, found_sigma = by_onnx.keypoints(crops(count, 96))
@@ -156,11 +170,54 @@ def test_crops_of_another_size_are_refused(stored):
         OnnxBackend(stored).keypoints(crops(1, 48))
 
 
-def test_graphs_are_valid_onnx_of_stated_shapes(stored, own_detector):
-    models = [build(read_weights(stored)) for build in GRAPHS.values()]
+def test_integers_stay_near_whatever_the_batch(ranged):
+    in_integers, in_floats = (OnnxBackend(ranged, precision=precision) for precision in ("int8", "fp32"))
+    large, small = crops(8, 96), crops(8, 48)
+    points, expected = (backend.keypoints(large)[0] for backend in (in_integers, in_floats))
+    assert 1e-3 < np.abs(points - expected).mean() < 2  # of flat maps, of a network that was never trained
+    logits, near = (backend.expression(small, "ferplus") for backend in (in_integers, in_floats))
+    np.testing.assert_allclose(logits, near, atol=0.05 * np.abs(near).max())
+    one_by_one = np.concatenate([in_integers.expression(crop[None], "ferplus") for crop in small])
+    np.testing.assert_array_equal(one_by_one, logits)
+
+
+def test_automatic_precision_goes_by_processor_and_weights(stored, ranged, monkeypatch):
+    given = crops(2, 48)
+
+    def logits(weights: Path, precision: str) -> np.ndarray:
+        return OnnxBackend(weights, precision=precision).expression(given, "fer2013")
+
+    for able in (True, False):
+        monkeypatch.setattr(onnx_backend, "multiplies_int8", lambda able=able: able)
+        np.testing.assert_array_equal(logits(ranged, "auto"), logits(ranged, "int8" if able else "fp32"))
+        np.testing.assert_array_equal(logits(stored, "auto"), logits(stored, "fp32"))
+    with pytest.raises(ConfigError, match="no ranges for int8"):
+        OnnxBackend(stored, precision="int8")
+
+
+@pytest.mark.parametrize(
+    ("told", "able"),
+    [("flags : fpu avx512_vnni sse", True), ("Features : fp asimddp", True), ("flags : fpu", False)],
+)
+def test_the_processor_tells_whether_it_multiplies_integers(tmp_path, monkeypatch, told, able):
+    (tmp_path / "cpuinfo").write_text(told)
+    monkeypatch.setattr(onnx_backend, "Path", lambda _: tmp_path / "cpuinfo")
+    monkeypatch.setattr(onnx_backend.platform, "system", lambda: "Linux")
+    onnx_backend.multiplies_int8.cache_clear()
+    assert onnx_backend.multiplies_int8() is able
+    onnx_backend.multiplies_int8.cache_clear()
+
+
+def test_graphs_are_valid_onnx_of_stated_shapes(stored, ranged, own_detector):
+    weights, in_integers = read_weights(stored), read_weights(ranged)
+    models = [build(Graph(weights)) for build in GRAPHS.values()]
     models += [
-        GRAPHS["keypoints"](read_weights(stored), "fp16"),
-        detector_graph(read_weights(own_detector, "detector")),
+        GRAPHS["keypoints"](Graph(weights, "fp16")),
+        *(
+            build(Graph(in_integers, ranges=in_integers.header["ranges"][task]))
+            for task, build in GRAPHS.items()
+        ),
+        detector_graph(Graph(read_weights(own_detector, "detector"))),
     ]
     for model in models:
         onnx.checker.check_model(onnx.load_model_from_string(model), full_check=True)
