@@ -97,6 +97,12 @@ def reckon(
     return Reckoning(rates, bottleneck, hours, dollars, memory, pictures * told["output"] / 1e9)
 
 
+def backends(result: dict[str, Any]) -> list[str]:
+    """Give the backends of a results file, in its order."""
+    told = (figure["setting"].get("backend") for figure in result["figures"])
+    return list(dict.fromkeys(backend for backend in told if backend is not None))
+
+
 def runs(result: dict[str, Any], backend: str) -> list[dict[str, Any]]:
     """Give the figures of the run with the most workers."""
     shown = [
@@ -118,7 +124,7 @@ def main() -> None:
     pictures = options.pop("pictures")
     path = max((Path(__file__).parent / "results").glob("*/scale--*--cpu.json"))
     result = json.loads(path.read_text())
-    for backend in ("torch", "onnx"):
+    for backend in backends(result):
         told = reckon(result, backend, Cluster(**options), pictures)
         print(
             f"{backend}: {pictures:,} pictures take {told.hours:.1f} h and ${told.dollars:,.0f}; "

@@ -11,6 +11,7 @@ started. `reckoning.py` makes a cluster's hours and money of them.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import tempfile
 import time
@@ -24,7 +25,7 @@ from facekit.benchmarking.measuring import Figure, timing, value
 from facekit.benchmarking.pictures import write_album
 from facekit.benchmarking.processes import ask
 
-BACKENDS = ("torch", "onnx")
+SETTINGS = {"torch": {"backend": "torch"}, "onnx int8": {"backend": "onnx", "precision": "int8"}}
 BATCH = 32
 ROUNDS = 12
 
@@ -33,8 +34,8 @@ from facekit.batch.work import Analysis, Worker
 from facekit.detection import crop_boxes
 from facekit.images import read_image, to_gray
 import numpy as np
-backend, rounds, *album = sys.argv[1:]
-analyzer = Worker(Analysis(device="cpu", backend=backend)).analyzer
+setting, rounds, *album = sys.argv[1:]
+analyzer = Worker(Analysis(device="cpu", **json.loads(setting))).analyzer
 taken = {name: [] for name in ("decode", "detect", "network", "rest")}
 for _ in range(int(rounds) + 1):
     at = [time.process_time()]
@@ -58,8 +59,8 @@ RUN = """
 import multiprocessing
 from facekit.batch.running import BatchConfig, run_batch
 from facekit.batch.work import Analysis
-folder, out, backend, workers = sys.argv[1:]
-config = BatchConfig(Analysis(device="cpu", backend=backend), workers=int(workers))
+folder, out, setting, workers = sys.argv[1:]
+config = BatchConfig(Analysis(device="cpu", **json.loads(setting)), workers=int(workers))
 steps, peaks = [], {}
 
 def processor_seconds(pid):
@@ -92,14 +93,14 @@ tell(
 
 def measure_stages(backend: str, album: list[Path]) -> list[Figure]:
     """Give the processor time of each stage."""
-    told = ask(STAGES, backend, ROUNDS, *album[:BATCH])
+    told = ask(STAGES, json.dumps(SETTINGS[backend]), ROUNDS, *album[:BATCH])
     return [timing(name, times, "ms", BATCH, backend=backend, batch=BATCH) for name, times in told.items()]
 
 
 def run_whole(folder: Path, backend: str, workers: int) -> dict[str, Any]:
     """Run all pictures of a folder and give what that took."""
     with tempfile.TemporaryDirectory() as place:
-        return ask(RUN, folder, Path(place, "out"), backend, workers)
+        return ask(RUN, folder, Path(place, "out"), json.dumps(SETTINGS[backend]), workers)
 
 
 def measure_runs(backend: str, folder: Path, count: int, most: int) -> list[Figure]:
@@ -132,7 +133,7 @@ def main() -> None:
         album = write_album(folder, options.pictures)
         size = sum(path.stat().st_size for path in album) / len(album)
         figures.append(value("input", size, "bytes", picture="640x480"))
-        for backend in BACKENDS:
+        for backend in SETTINGS:
             figures += measure_stages(backend, album)
             figures += measure_runs(backend, folder, len(album), options.workers)
             print(f"{backend}: {len(figures)} figures", flush=True)

@@ -8,7 +8,7 @@ from typing import Any
 
 import charts
 from charts import number
-from reckoning import PICTURES, Cluster, reckon
+from reckoning import PICTURES, Cluster, backends, reckon
 from reckoning import runs as largest_run
 
 Result = dict[str, Any]
@@ -397,14 +397,13 @@ def runs(result: Result) -> str:
     return pivot("", result["figures"], by("run"), by("name", "unit"))
 
 
-BACKENDS = ("torch", "onnx")
 STAGES = ("decode", "detect", "network", "rest")
 
 
 def scale_cost(result: Result) -> str:
     """Give what a million pictures cost and where that goes, a line a backend."""
     rows = []
-    for backend in BACKENDS:
+    for backend in backends(result):
         told = {figure["name"]: figure["value"] for figure in largest_run(result, backend)}
         times = {name: figures(result, name, backend=backend)[0]["median"] for name in STAGES}
         shares = [percent(time / sum(times.values())) for time in times.values()]
@@ -426,12 +425,12 @@ def scale_runs(result: Result) -> str:
 def scale_reckoning(result: Result) -> str:
     """Give the nodes, hours and money that PICTURES take on the named cluster."""
     cluster, rows = Cluster(), []
-    for backend in BACKENDS:
+    for backend in backends(result):
         told = reckon(result, backend, cluster)
         parts = (f"{rate:,.0f}" for rate in told.rates.values())
         money = (f"{told.hours:.1f}", f"${told.dollars:,.0f}", told.bottleneck)
         rows.append((backend, *money, *parts, f"{told.memory:.0f} GiB", f"{told.output:,.0f} GB"))
-    limits = [f"{name}, pictures/s" for name in reckon(result, BACKENDS[0], cluster).rates]
+    limits = [f"{name}, pictures/s" for name in reckon(result, backends(result)[0], cluster).rates]
     head = ("backend", "hours", "money", "bottleneck", *limits, "memory a machine", "shards")
     inputs = (
         f"{PICTURES:,} pictures on {cluster.name}, {cluster.cores} cores, {cluster.memory:g} GiB and "

@@ -74,7 +74,7 @@ def batch(
     detector: DetectorName = "auto",
     detector_model: DetectorModel = None,
     device: Device = "auto",
-    backend: BackendName = "torch",
+    backend: BackendName = "auto",
     weights: WeightsName = "default",
     batch_size: Annotated[int, typer.Option(min=1, help="Pictures analysed together.")] = 32,
     min_score: MinScore = None,

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facekit.backends import CARD, cut_crops
+from facekit.backends import CARD, cut_crops, usual_threads
 from facekit.backends.onnx_graph import GRAPHS, Graph, detector_graph
 from facekit.errors import ConfigError, WeightsError
 from facekit.padding import padded_batch
@@ -146,15 +146,8 @@ def open_session(model: str | bytes) -> InferenceSession:
         raise ConfigError(f"{error}; the onnx backend needs it: pip install 'facekit[onnx]'") from error
     options = onnxruntime.SessionOptions()
     # A number that is given keeps ONNX Runtime from binding threads to cores that a container may lack.
-    options.intra_op_num_threads = _threads()
+    options.intra_op_num_threads = usual_threads()
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-
-def _threads() -> int:
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    if asked.isdecimal() and int(asked):
-        return int(asked)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _built(weights: str | os.PathLike[str], precision: str) -> tuple[dict[str, Any], dict[str, bytes]]:

@@ -31,8 +31,6 @@ class Analysis:
     ----------
     device : str
         auto takes the accelerators in turns, a worker each.
-    backend : str
-        Not auto, because the machines of a run may differ, and a start's seconds do not count here.
     """
 
     device: str = "auto"
@@ -46,7 +44,7 @@ class Analysis:
     max_pixels: int = MAX_PIXELS
     allow_private: bool = False
     batch_size: int = 32
-    backend: str = "torch"
+    backend: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -175,7 +173,7 @@ def _make_analyzer(analysis: Analysis, number: int) -> FaceAnalyzer:
     from facekit.analyzer import FaceAnalyzer
 
     backend, _ = choose_backend(analysis.backend, analysis.weights, analysis.device, analysis.precision)
-    options: dict[str, Any] = {**vars(analysis), "backend": backend}
+    options: dict[str, Any] = dict(vars(analysis))
     if backend == "torch":
         import torch
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -17,6 +18,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from facekit import __version__
+from facekit.backends import usual_threads
 from facekit.errors import DatasetError, FacekitError
 from facekit.results import Faces
 from facekit.serving.archive import ArchiveSizeError
@@ -196,13 +198,12 @@ def sample_picture() -> bytes:
 def _make_analyzer(config: ServiceConfig) -> FaceAnalyzer:
     """Load the models; several workers share the cores."""
     import cv2
-    import torch
 
     from facekit.analyzer import FaceAnalyzer
 
     if config.workers > 1:
-        threads = max(1, torch.get_num_threads() // config.workers)
-        torch.set_num_threads(threads)
+        threads = max(1, usual_threads() // config.workers)
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # which both backends read when they start
         cv2.setNumThreads(threads)
     return FaceAnalyzer(
         config.device,
@@ -210,5 +211,4 @@ def _make_analyzer(config: ServiceConfig) -> FaceAnalyzer:
         weights=config.weights,
         detector_model=config.detector_model,
         max_pixels=config.limits.pixels,
-        backend="torch",
     )
