@@ -22,8 +22,7 @@ from facekit.images import MAX_PIXELS, as_inputs, read_image, to_gray
 from facekit.keypoints import find_keypoints
 from facekit.mirror import mirror_boxes, mirror_image, mirror_per_point, mirror_points
 from facekit.results import Expression, Face, Faces, Keypoints
-
-DEFAULT_HEAD = "fer2013"
+from facekit.schema import DEFAULT_HEAD
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,11 @@ from facekit.distributed import join_processes
 from facekit.errors import ConfigError, DatasetError
 from facekit.fitting import EpochRecord, FitConfig, fit
 from facekit.imagenet import imagenet_weights
-from facekit.model import DEFAULT_HEAD, ModelConfig
+from facekit.model import ModelConfig
 from facekit.objectives import ExpressionObjective
 from facekit.plots import confusion
 from facekit.preparation import prepare, seen_contents
+from facekit.schema import DEFAULT_HEAD
 from facekit.training import build_objectives, finish
 from facekit.weights import Weights, load_weights, save_weights
 from facekit.writing import write_atomically

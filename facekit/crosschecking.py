@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facekit import geometry, metrics, plots, suspects
-from facekit.analyzer import DEFAULT_HEAD, FaceAnalyzer
+from facekit.analyzer import FaceAnalyzer
 from facekit.data.catalog import load_dataset
 from facekit.data.faults import FaultFinder
 from facekit.data.fer2013 import join_ferplus
@@ -24,7 +24,7 @@ from facekit.evaluation import Evaluation, choose_samples, default_boxes, measur
 from facekit.journal import FILE, Journal
 from facekit.predictions import Boxes, Predictions, Predictor, Progress, read_ahead
 from facekit.reference import Reference, judge, voted_expressions
-from facekit.schema import EXPRESSIONS, MEAN_FACE
+from facekit.schema import DEFAULT_HEAD, EXPRESSIONS, MEAN_FACE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -21,12 +21,10 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models.resnet import BasicBlock
 
-from facekit.schema import EXPRESSIONS, KEYPOINTS
+from facekit.schema import DEFAULT_HEAD, EXPRESSIONS, INPUT_SIZE, KEYPOINTS
 
 Task = Literal["keypoints", "expression"]
 TASKS: tuple[Task, ...] = ("keypoints", "expression")
-INPUT_SIZE: Mapping[Task, int] = {"keypoints": 96, "expression": 48}
-DEFAULT_HEAD = "fer2013"
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,7 @@ from facekit.augmentation import (
 )
 from facekit.data.resident import ExpressionSamples, KeypointSamples
 from facekit.losses import expression_loss, keypoint_loss
-from facekit.model import DEFAULT_HEAD, INPUT_SIZE
-from facekit.schema import OUTER_EYE_CORNERS
+from facekit.schema import DEFAULT_HEAD, INPUT_SIZE, OUTER_EYE_CORNERS
 
 JITTER = AugmentConfig(
     rotation=0,

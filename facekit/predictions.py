@@ -12,8 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facekit import geometry, metrics
-from facekit.alignment import ALIGNED_SIZE
-from facekit.analyzer import DEFAULT_HEAD, FaceAnalyzer
+from facekit.analyzer import FaceAnalyzer
 from facekit.data.holdout import content_hash
 from facekit.data.label_boxes import label_boxes
 from facekit.data.samples import Dataset
@@ -23,7 +22,7 @@ from facekit.expression import find_expressions
 from facekit.images import to_gray
 from facekit.keypoints import find_keypoints
 from facekit.mirror import mirroring_matrix
-from facekit.schema import EXPRESSIONS, KEYPOINTS
+from facekit.schema import ALIGNED_SIZE, DEFAULT_HEAD, EXPRESSIONS, KEYPOINTS
 
 Boxes = Literal["labels", "detector"]
 Image = NDArray[np.uint8]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facekit.alignment import ALIGNED_SIZE, align
+from facekit.alignment import align
 from facekit.analyzer import FaceAnalyzer
 from facekit.data.label_boxes import label_boxes
 from facekit.data.samples import Dataset
@@ -19,7 +19,8 @@ from facekit.detection import WholePicture, crop_boxes
 from facekit.errors import ConfigError, DatasetError, ImageError
 from facekit.geometry import crop, square
 from facekit.images import to_gray
-from facekit.keypoints import CROP_SIZE, find_keypoints
+from facekit.keypoints import find_keypoints
+from facekit.schema import ALIGNED_SIZE, CROP_SIZE
 
 FACES, BATCH = 256, 32
 """Faces that set the ranges, and how many go through the network together."""

@@ -13,15 +13,13 @@ from numpy.typing import NDArray
 from facekit import drawing, geometry
 from facekit.errors import ImageError
 from facekit.images import to_gray
-from facekit.schema import EXPRESSIONS, KEYPOINTS
+from facekit.schema import ALIGNED_SIZE, EXPRESSIONS, KEYPOINTS
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 Picture = NDArray[np.uint8] | Callable[[], NDArray[np.uint8]]
 """A picture (H, W, 3) uint8 RGB, or a function that reads it again when it is asked for."""
-
-ALIGNED_SIZE = 48
 
 
 @dataclass(frozen=True, eq=False)

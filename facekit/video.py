@@ -12,14 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facekit import drawing, geometry
-from facekit.alignment import ALIGNED_SIZE
-from facekit.analyzer import DEFAULT_HEAD, FaceAnalyzer, FaceArrays
+from facekit.analyzer import FaceAnalyzer, FaceArrays
 from facekit.decoding import Frame, Video
 from facekit.errors import ConfigError
 from facekit.images import MAX_PIXELS, to_gray
 from facekit.readahead import ahead
 from facekit.results import COLUMNS, Expression, Face, Faces, Keypoints
-from facekit.schema import KEYPOINTS
+from facekit.schema import ALIGNED_SIZE, DEFAULT_HEAD, KEYPOINTS
 from facekit.smoothing import FaceSmoother
 from facekit.tracking import SceneCuts, Track, Tracker
 

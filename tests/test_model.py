@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from facekit.model import INPUT_SIZE, TASKS, Branch, ModelConfig, SharedNetwork, parameter_count
-from facekit.schema import EXPRESSIONS, FERPLUS
+from facekit.model import TASKS, Branch, ModelConfig, SharedNetwork, parameter_count
+from facekit.schema import EXPRESSIONS, FERPLUS, INPUT_SIZE
 
 
 @pytest.fixture(scope="module")

@@ -37,9 +37,9 @@ from facekit.data.resident import (
 )
 from facekit.data.samples import Dataset
 from facekit.fitting import FitConfig, fit
-from facekit.model import DEFAULT_HEAD, ModelConfig, SharedNetwork, Task
+from facekit.model import ModelConfig, SharedNetwork, Task
 from facekit.objectives import ExpressionObjective, KeypointObjective, Objective
-from facekit.schema import EXPRESSIONS, MEAN_FACE, PIXEL_MEAN, PIXEL_STD
+from facekit.schema import DEFAULT_HEAD, EXPRESSIONS, MEAN_FACE, PIXEL_MEAN, PIXEL_STD
 from facekit.weights import load_weights
 
 HEADS = {DEFAULT_HEAD: EXPRESSIONS}
