@@ -55,18 +55,6 @@ def mirror_boxes(boxes: Array, width: Array | float) -> Array:
     return mirrored
 
 
-def mirror_matrix(image_from_crop: Array, image_width: float, crop_width: float) -> Array:
-    """Give the matrix (..., 2, 3) that maps the mirrored crop onto the mirrored image."""
-    mirrored = image_from_crop * 1.0
-    mirrored[..., 0, 1] = -image_from_crop[..., 0, 1]
-    mirrored[..., 1, 0] = -image_from_crop[..., 1, 0]
-    mirrored[..., 0, 2] = (
-        image_width - 1 - image_from_crop[..., 0, 2] - image_from_crop[..., 0, 0] * (crop_width - 1)
-    )
-    mirrored[..., 1, 2] = image_from_crop[..., 1, 2] + image_from_crop[..., 1, 0] * (crop_width - 1)
-    return mirrored
-
-
 def mirroring_matrix(crop_width: int) -> list[list[float]]:
     """Give crop_from_mirrored (2, 3): composed after image_from_crop, it reads the crop right to left.
 

@@ -236,11 +236,6 @@ def fold_batch_norms(module: nn.Module) -> None:
         fold_batch_norms(child)
 
 
-def parameter_count(module: nn.Module) -> int:
-    """Count the parameters of a module."""
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
 def multiplies_bfloat16(device: torch.device) -> bool:
     """Tell whether a device's arithmetic units take bfloat16."""
     if device.type == "cpu":
