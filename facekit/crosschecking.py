@@ -18,11 +18,12 @@ from facekit.analyzer import FaceAnalyzer
 from facekit.data.catalog import load_dataset
 from facekit.data.faults import FaultFinder
 from facekit.data.fer2013 import join_ferplus
+from facekit.data.reading import read_ahead
 from facekit.data.samples import Dataset
-from facekit.errors import DatasetError, ImageError
+from facekit.errors import DatasetError
 from facekit.evaluation import Evaluation, choose_samples, default_boxes, measure
 from facekit.journal import FILE, Journal
-from facekit.predictions import Boxes, Predictions, Predictor, Progress, read_ahead
+from facekit.predictions import Boxes, Predictions, Predictor, Progress
 from facekit.reference import Reference, judge, voted_expressions
 from facekit.schema import DEFAULT_HEAD, EXPRESSIONS, MEAN_FACE
 
@@ -327,16 +328,9 @@ def _predict(
     finder: FaultFinder,
 ) -> Predictions:
     """Predict every sample while its faults are looked for; with `out`, go on from what lies there."""
-
-    def look(place: int, picture: NDArray[np.uint8] | ImageError) -> None:
-        if isinstance(picture, ImageError):
-            finder.miss(place)
-        else:
-            finder.see(place, picture)
-
     predictions = Predictions.empty(len(dataset))
     if out is None:
-        predictor.fill(predictions, dataset, strict=strict, progress=progress, look=look)
+        predictor.fill(predictions, dataset, strict=strict, progress=progress, look=finder.see)
         return predictions
     journal = Journal(out, dataset, predictor)
     if (out / SUMMARY).exists():
@@ -346,10 +340,10 @@ def _predict(
     if done.any():
         _log.info("%s: going on after %d of %d samples", journal.path, done.sum(), len(dataset))
         for place, picture in read_ahead(dataset, np.flatnonzero(done)):
-            look(place, picture)
+            finder.see(place, picture)
     with journal:
         predictor.fill(
-            predictions, dataset, ~done, strict=strict, progress=progress, keep=journal.write, look=look
+            predictions, dataset, ~done, strict=strict, progress=progress, keep=journal.write, look=finder.see
         )
     return predictions
 

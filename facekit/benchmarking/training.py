@@ -176,7 +176,7 @@ def fer2013_samples(dataset: Dataset) -> tuple[ExpressionSamples, ExpressionSamp
     parts = []
     for split in ("train", "validation"):
         shown = dataset.split(split)
-        canvases, places = expression_canvases(shown, None, [])
+        canvases, places = expression_canvases(shown, None)
         parts.append((shown.select(places), canvases))
     hashes = {content_hash(canvas) for canvas in parts[1][1]}
     fresh = np.array([content_hash(canvas) not in hashes for canvas in parts[0][1]])
