@@ -46,6 +46,9 @@ NEAR = 0.05
 PORTRAIT_SIZES = (48, 160)
 PORTRAIT_MARGIN = 1.1
 
+SAMPLES = 24
+"""That are shown where none are named."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -177,7 +180,7 @@ class CrossCheck:
         return plots.mean_face(np.array(MEAN_FACE), lengths, offsets, texts)
 
     def plot_samples(self, places: Sequence[int] | None = None) -> Figure:
-        """Draw samples with labelled and predicted points: those at `places`, or 24 at random."""
+        """Draw samples with labelled and predicted points: those at `places`, or some at random."""
         chosen = random_places(len(self.dataset)) if places is None else places
         portraits = [self.portrait(place) for place in chosen]
         pictures, labelled, predicted = zip(*portraits, strict=True)
@@ -303,9 +306,9 @@ def crosscheck(
     )
 
 
-def random_places(count: int, wanted: int = 24) -> list[int]:
+def random_places(count: int) -> list[int]:
     """Choose samples to look at: the same ones each time, in order."""
-    chosen = np.random.default_rng(0).choice(count, min(wanted, count), replace=False)
+    chosen = np.random.default_rng(0).choice(count, min(SAMPLES, count), replace=False)
     return [int(place) for place in np.sort(chosen)]
 
 

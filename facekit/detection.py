@@ -28,6 +28,9 @@ NMS_OVERLAP = 0.3
 VISIBLE = 1 / 3
 """Least share of a face's box that lies in the picture: YuNet sees faces in the padding of narrow ones."""
 
+LONGEST_SIDE = 640
+"""Pixels; larger pictures are shrunk to it unless told otherwise."""
+
 LARGE_FACES = 320
 """Longest side, pixels, of a second view of larger pictures: training showed no face above 280 pixels."""
 
@@ -138,7 +141,7 @@ class FacekitDetector:
         self,
         weights: str | os.PathLike[str] | None = None,
         min_score: float | None = None,
-        longest_side: int = 640,
+        longest_side: int = LONGEST_SIDE,
         least_side: int = 320,
         device: str = "auto",
         batch_size: int = 32,
@@ -247,8 +250,6 @@ class HaarDetector:
     ----------
     min_score : float, optional
         Default 0.5.
-    longest_side : int
-        Larger pictures are shrunk to it, pixels.
 
     Raises
     ------
@@ -264,9 +265,8 @@ class HaarDetector:
     # Medians over the 1,087 faces of the Helen training set and AFW that it finds: (0.002, 0.066), 1.078.
     crop_from_box = BoxFraming((0.0, 0.066), 1.08)
 
-    def __init__(self, min_score: float | None = None, longest_side: int = 640) -> None:
+    def __init__(self, min_score: float | None = None) -> None:
         self.min_score = 0.5 if min_score is None else min_score
-        self.longest_side = longest_side
         self._cascades = _PerThread(_load_cascades)
         self._cascades.get()
 
@@ -275,7 +275,7 @@ class HaarDetector:
         return [self._detect(image) for image in images]
 
     def _detect(self, image: Image) -> Detections:
-        small, boxes_scale = _shrink(to_gray(image), self.longest_side)
+        small, boxes_scale = _shrink(to_gray(image), LONGEST_SIDE)
         boxes: list[NDArray[Any]] = [np.zeros((0, 4))]
         scores: list[NDArray[Any]] = [np.zeros(0)]
         frontal, profile = self._cascades.get()
@@ -346,7 +346,7 @@ class YuNetDetector:
         self,
         model_file: str | os.PathLike[str],
         min_score: float | None = None,
-        longest_side: int = 640,
+        longest_side: int = LONGEST_SIDE,
     ) -> None:
         self.min_score = 0.6 if min_score is None else min_score
         self.longest_side = longest_side

@@ -46,6 +46,9 @@ from facekit.writing import write_atomically
 
 S = TypeVar("S", KeypointSamples, ExpressionSamples)
 
+FRAME_PICTURES = 1500
+"""Of FER2013, on which its frame is measured."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -295,7 +298,7 @@ class PictureAligner:
 
 
 def measure_frame(
-    backend: TorchBackend, labelled: Sequence[Dataset], crop_factor: float, count: int = 1500
+    backend: TorchBackend, labelled: Sequence[Dataset], crop_factor: float
 ) -> NDArray[np.float64]:
     """Measure where FER2013's faces stand: the median place of schema.ALIGNED_POINTS in its first pictures.
 
@@ -306,7 +309,7 @@ def measure_frame(
     dataset = next((dataset for dataset in labelled if dataset.fer2013_frame), None)
     if dataset is None:
         raise DatasetError("no FER2013 among the data; stage 2's frame is measured on its pictures")
-    grays = [to_gray(dataset.load(place)) for place in range(min(count, len(dataset)))]
+    grays = [to_gray(dataset.load(place)) for place in range(min(FRAME_PICTURES, len(dataset)))]
     aligner = PictureAligner(backend, make_detector("none"), np.zeros((5, 2)), crop_factor)
     points = aligner.points(grays)[:, list(ALIGNED_POINTS)]
     return np.asarray(np.round(np.nanmedian(points, 0).astype(np.float64), 2))
