@@ -206,10 +206,8 @@ class CrossCheck:
         size = int(np.clip(square[2] - square[0], *PORTRAIT_SIZES))
         image_from_portrait = geometry.crop(square, size)
         portrait_from_image = geometry.invert(image_from_portrait)
-        channels = image[None] if image.ndim == 2 else np.moveaxis(image, 2, 0)
-        cut = [geometry.warp_picture(channel, image_from_portrait, size) for channel in channels]
         return (
-            cut[0] if image.ndim == 2 else np.stack(cut, 2),
+            geometry.warp_picture(image, image_from_portrait, size),
             geometry.apply(portrait_from_image, labelled),
             geometry.apply(portrait_from_image, predicted),
         )

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from facekit import geometry
 from facekit.backends import check_backend
+from facekit.data.cache import cache_folder
 from facekit.detection_metrics import sigmoid
 from facekit.errors import DetectorError
 from facekit.images import to_gray
@@ -443,13 +444,13 @@ def _in_order(boxes: NDArray[Any], scores: NDArray[Any], min_score: float, image
     height, width = image.shape[:2]
     seen = geometry.areas(boxes.clip(0, [width, height, width, height]))
     possible = (scores >= min_score) & (seen >= VISIBLE * geometry.areas(boxes))
-    boxes, scores = boxes[possible], scores[possible]
+    boxes, scores = boxes[possible].astype(np.float32), scores[possible].astype(np.float32)
     order = np.lexsort((boxes[:, 0], boxes[:, 1], -geometry.areas(boxes)))
-    return Detections(boxes[order].astype(np.float32), scores[order].astype(np.float32))
+    return Detections(boxes[order], scores[order])
 
 
 def _find_yunet() -> Path:
-    folder = Path(os.environ.get("FACEKIT_CACHE") or Path.home() / ".cache" / "facekit")
+    folder = cache_folder()
     found = sorted(folder.glob("face_detection_yunet*.onnx"))
     if not found:
         raise DetectorError(

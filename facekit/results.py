@@ -102,6 +102,11 @@ class Face:
     image: Picture
     image_from_aligned: NDArray[np.float64]
 
+    @property
+    def caption(self) -> str:
+        """What is written beside the face when it is drawn, such as "happy 93%"."""
+        return f"{self.expression.label} {self.expression.confidence:.0%}"
+
     def crop(self) -> NDArray[np.uint8]:
         """Give the part (h, w, 3) uint8 RGB of the picture that lies in the box."""
         image = _pixels(self.image)
@@ -125,7 +130,7 @@ class Face:
         }
 
     def __repr__(self) -> str:
-        return f"Face({self.expression.label} {self.expression.confidence:.0%}, box {_rounded(self.box, 1)})"
+        return f"Face({self.caption}, box {_rounded(self.box, 1)})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -244,12 +249,11 @@ class Faces(Sequence[Face]):
         """
         if self.image is None:
             raise ImageError(f"{self.name}: no picture to draw on: {self.error}")
-        labels = [f"{face.expression.label} {face.expression.confidence:.0%}" for face in self]
         return drawing.draw(
             _pixels(self.image),
             np.array([face.box for face in self], np.float32).reshape(-1, 4),
             np.array([face.keypoints.xy for face in self], np.float32).reshape(-1, len(KEYPOINTS), 2),
-            labels,
+            [face.caption for face in self],
         )
 
     def __repr__(self) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facekit import drawing, geometry
+from facekit import geometry
 from facekit.analyzer import FaceAnalyzer, FaceArrays
 from facekit.decoding import Frame, Video
 from facekit.errors import ConfigError
@@ -43,6 +43,11 @@ class TrackedFace(Face):
     """
 
     id: int
+
+    @property
+    def caption(self) -> str:
+        """What is written beside the face when it is drawn, such as "#1 happy 93%"."""
+        return f"#{self.id} {super().caption}"
 
     def to_dict(self) -> dict[str, Any]:
         """Give the face as it stands in `facekit video --jsonl`."""
@@ -99,17 +104,6 @@ class FrameFaces(Faces):
         from pandas import DataFrame
 
         return DataFrame(self.to_rows(), columns=list(FRAME_COLUMNS))
-
-    def draw(self) -> NDArray[np.uint8]:
-        """Draw boxes, points, ids and expressions on a copy of the frame (H, W, 3) uint8 RGB; see Faces."""
-        if not isinstance(self.image, np.ndarray):
-            return super().draw()
-        return drawing.draw(
-            self.image,
-            np.array([face.box for face in self], np.float32).reshape(-1, 4),
-            np.array([face.keypoints.xy for face in self], np.float32).reshape(-1, len(KEYPOINTS), 2),
-            [f"#{face.id} {face.expression.label} {face.expression.confidence:.0%}" for face in self],
-        )
 
 
 _BOX = COLUMNS.index("x0")

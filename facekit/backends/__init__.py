@@ -110,6 +110,11 @@ def make_backend(name: str, weights: str | os.PathLike[str], device: str, precis
     return TorchBackend(load_stages(weights), device, precision)
 
 
+def cores() -> int:
+    """Count the processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def cut_crops(
     grays: Sequence[NDArray[np.uint8]],
     picture_of_face: NDArray[np.int64],

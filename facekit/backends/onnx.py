@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from facekit.backends import CARD, cut_crops
+from facekit.backends import CARD, cores, cut_crops
 from facekit.backends.onnx_graph import GRAPHS, detector_graph
 from facekit.errors import ConfigError, WeightsError
 from facekit.padding import padded_batch
@@ -145,9 +145,7 @@ def open_session(model: str | bytes) -> InferenceSession:
 
 def _threads() -> int:
     asked = os.environ.get("OMP_NUM_THREADS", "")
-    if asked.isdecimal() and int(asked):
-        return int(asked)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return int(asked) if asked.isdecimal() and int(asked) else cores()
 
 
 def _built(weights: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, bytes]]:

@@ -16,7 +16,7 @@ from facekit.augmentation import (
     sample,
     vary_light,
 )
-from facekit.benchmarking.machine import cores
+from facekit.backends import cores
 from facekit.benchmarking.measuring import Case, Clock, Figure, Setting, in_turns, threads, timing
 from facekit.benchmarking.stages import resident
 from facekit.data.resident import EXPRESSION_CANVAS, KEYPOINT_CANVAS

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from facekit.augmentation import AugmentConfig
-from facekit.benchmarking.machine import cores
+from facekit.backends import cores
 from facekit.benchmarking.measuring import (
     Case,
     Figure,
