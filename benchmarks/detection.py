@@ -22,11 +22,11 @@ import numpy as np
 import skimage
 import skimage.data
 import torch
-from machine import write_result
 from numpy.typing import NDArray
 
 from facekit import FaceAnalyzer, evaluate, geometry
 from facekit.backends.torch import choose_device
+from facekit.benchmarking.results import write_result
 from facekit.data.catalog import load_dataset
 from facekit.data.detection_scenes import FACE, Labels, kinds_of, read_labels
 from facekit.data.files import read_rows

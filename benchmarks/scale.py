@@ -17,14 +17,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-from machine import write_result
-
+from facekit.backends import BACKENDS
 from facekit.benchmarking.machine import load
 from facekit.benchmarking.measuring import Figure, timing, value
 from facekit.benchmarking.pictures import write_album
 from facekit.benchmarking.processes import ask
+from facekit.benchmarking.results import write_result
 
-BACKENDS = ("torch", "onnx")
 BATCH = 32
 ROUNDS = 12
 

@@ -33,11 +33,11 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from machine import write_result
 from scipy.signal import savgol_filter
 from skimage.data import astronaut
 
 from facekit import FaceAnalyzer, analyze_video, geometry
+from facekit.benchmarking.results import write_result
 from facekit.decoding import Video
 from facekit.encoding import written_video
 from facekit.smoothing import FaceSmoother
