@@ -131,8 +131,8 @@ def analyze_video(
         A file that OpenCV can read, or the number of a camera, which gives frames until it is closed and
         drops those that come too fast.
     every : int
-        Search for faces in every so many frames; between them, known faces are followed by their keypoints.
-        That is faster; a new face appears up to so many frames late.
+        Search for faces in every so many frames; between them, known faces are followed by their keypoints,
+        which is faster where the detector is slow. A new face appears up to so many frames late.
     raw : bool
         Do not smooth points, boxes and probabilities over time.
     analyzer : FaceAnalyzer, optional
