@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from facekit.geometry import Floats
 from facekit.schema import EXPRESSIONS, KEYPOINTS, OUTER_EYE_CORNERS
 
-Floats = NDArray[np.floating[Any]]
 Interval = tuple[float, float]
 
 BINS = 15

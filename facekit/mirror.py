@@ -6,11 +6,9 @@ facekit mirrors anything. All functions take NumPy arrays and torch tensors.
 
 from __future__ import annotations
 
-from typing import Any
-
+from facekit.geometry import Array
 from facekit.schema import MIRROR_PERMUTATION
 
-Array = Any
 _PERMUTATION = list(MIRROR_PERMUTATION)
 
 

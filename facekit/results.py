@@ -213,31 +213,29 @@ class Faces(Sequence[Face]):
         return [self._row(place, face.to_dict()) for place, face in enumerate(self)]
 
     def to_empty_row(self) -> list[Any]:
-        """Give the row of a picture without faces under the names of COLUMNS."""
-        row = [self.name, self.width, self.height, self.weights, self.error]
-        return [*row, *[None] * (len(COLUMNS) - len(row))]
+        """Give the row of a picture without faces."""
+        start = self._start()
+        return [*start, *[None] * (len(self._columns()) - len(start))]
+
+    def _columns(self) -> tuple[str, ...]:
+        return COLUMNS
+
+    def _start(self) -> list[Any]:
+        """Give the cells that a picture's rows have in common."""
+        return [self.name, self.width, self.height, self.weights, self.error]
 
     def _row(self, place: int, face: dict[str, Any]) -> list[Any]:
         expression, sigma = face["expression"], face["sigma"]
         points = [value for name, xy in face["keypoints"].items() for value in (*xy, sigma[name])]
         scores = [expression["scores"].get(label) for label in EXPRESSIONS]
-        row = [
-            self.name,
-            self.width,
-            self.height,
-            self.weights,
-            self.error,
-            place,
-            *face["box"],
-            face["score"],
-        ]
+        row = [*self._start(), place, *face["box"], face["score"]]
         return [*row, expression["label"], expression["confidence"], *scores, *points]
 
     def to_frame(self) -> DataFrame:
-        """Give a table of one row a face under the names of COLUMNS."""
+        """Give a table of one row a face."""
         from pandas import DataFrame
 
-        return DataFrame(self.to_rows(), columns=list(COLUMNS))
+        return DataFrame(self.to_rows(), columns=list(self._columns()))
 
     def draw(self) -> NDArray[np.uint8]:
         """Draw the faces' boxes, points and expressions on a copy of the picture (H, W, 3) uint8 RGB.

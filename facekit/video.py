@@ -6,7 +6,7 @@ import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,9 +21,6 @@ from facekit.results import COLUMNS, Expression, Face, Faces, Keypoints
 from facekit.schema import ALIGNED_SIZE, DEFAULT_HEAD, KEYPOINTS
 from facekit.smoothing import FaceSmoother
 from facekit.tracking import SceneCuts, Track, Tracker
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
 
 BATCH = 8
 """Most frames that are searched for faces together."""
@@ -86,24 +83,14 @@ class FrameFaces(Faces):
 
     def to_rows(self) -> list[list[Any]]:
         """Give one row a face under the names of FRAME_COLUMNS."""
-        start = self._start()
-        return [
-            [*start, face.id, *row[_BOX:]] for face, row in zip(self.faces, super().to_rows(), strict=True)
-        ]
+        rows = zip(self.faces, super().to_rows(), strict=True)
+        return [[*self._start(), face.id, *row[_BOX:]] for face, row in rows]
 
-    def to_empty_row(self) -> list[Any]:
-        """Give the row of a frame without faces under the names of FRAME_COLUMNS."""
-        start = self._start()
-        return [*start, *[None] * (len(FRAME_COLUMNS) - len(start))]
+    def _columns(self) -> tuple[str, ...]:
+        return FRAME_COLUMNS
 
     def _start(self) -> list[Any]:
         return [self.frame, round(self.time, 6), self.width, self.height, self.error]
-
-    def to_frame(self) -> DataFrame:
-        """Give a table of one row a face under the names of FRAME_COLUMNS."""
-        from pandas import DataFrame
-
-        return DataFrame(self.to_rows(), columns=list(FRAME_COLUMNS))
 
 
 _BOX = COLUMNS.index("x0")
