@@ -8,7 +8,7 @@ accuracy and Helen's NME, label boxes off by up to 5%. Differences below the spr
 Sets other than FER2013 with expressions take part in the variant "more sets" alone, where they add steps.
 The student of "distilled" learns half from the out-of-fold answers of three teachers of its own size.
 
-An interrupted run goes on: variants that are done lie in OUT/VARIANT-SEED/measured.json.
+An interrupted run goes on: variants that are done lie in OUT/VARIANT-SEED.json.
 """
 
 from __future__ import annotations
@@ -96,13 +96,7 @@ def measure(variant: str, seed: int, data: Sequence[str], out: Path) -> dict[str
         for row in csv.DictReader((folder / "history.csv").read_text().splitlines())
     ]
     told = {key: history[-1][key] for key in ("fer2013_accuracy", "nme") if key in history[-1]}
-    seconds = [row["seconds"] for row in history]
-    curve = (
-        [[sum(seconds[: k + 1]), row["fer2013_accuracy"]] for k, row in enumerate(history)]
-        if ("fer2013_accuracy" in told)
-        else []
-    )
-    return {**told, "seconds": sum(seconds), "curve": curve}
+    return {**told, "seconds": sum(row["seconds"] for row in history)}
 
 
 def main() -> None:
@@ -133,7 +127,7 @@ def main() -> None:
                     told = measure(variant, seed, given.data if variant == "more sets" else few, given.out)
                     write_atomically(done, json.dumps(told).encode())
                 told = json.loads(done.read_text())
-                print(variant, seed, {key: told[key] for key in told if key != "curve"}, flush=True)
+                print(variant, seed, told, flush=True)
                 for name, unit in (("fer2013_accuracy", "share"), ("nme", "NME")):
                     if name in told:
                         setting = {"variant": variant, "seed": seed, "seconds": round(told["seconds"], 1)}

@@ -44,8 +44,8 @@ from facekit.errors import WeightsError
 from facekit.evaluation import Evaluation, expression_indices
 from facekit.fitting import EpochRecord
 from facekit.imagenet import imagenet_weights
-from facekit.model import INPUT_SIZE, ModelConfig
-from facekit.schema import EXPRESSIONS
+from facekit.model import ModelConfig
+from facekit.schema import EXPRESSIONS, INPUT_SIZE
 from facekit.training import train
 from facekit.weights import load_stages, load_weights
 from facekit.writing import write_atomically

@@ -21,11 +21,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from machine import write_result
 from numpy.typing import NDArray
 
 from facekit import FaceAnalyzer, load_dataset, report, suspects
 from facekit.backends.torch import choose_device
+from facekit.benchmarking.results import write_result
 from facekit.crosschecking import CrossCheck, crosscheck
 from facekit.detection import WholePicture, crop_boxes
 from facekit.expression import find_expressions

@@ -15,11 +15,11 @@ import time
 from pathlib import Path
 
 import cv2
-from machine import write_result
 
 from facekit import load_dataset
 from facekit.backends.torch import choose_device
 from facekit.benchmarking.processes import ask
+from facekit.benchmarking.results import write_result
 
 PROGRAM = """
 from facekit import crosscheck, report

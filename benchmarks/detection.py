@@ -22,11 +22,11 @@ import numpy as np
 import skimage
 import skimage.data
 import torch
-from machine import write_result
 from numpy.typing import NDArray
 
 from facekit import FaceAnalyzer, evaluate, geometry
 from facekit.backends.torch import choose_device
+from facekit.benchmarking.results import write_result
 from facekit.data.catalog import load_dataset
 from facekit.data.detection_scenes import FACE, Labels, kinds_of, read_labels
 from facekit.data.files import read_rows
@@ -59,6 +59,8 @@ LOW = 0.01
 SCORES = (0.5, 0.7, 0.85)
 SIDES = (320, 640, 960)
 """Longest sides to which all pictures are brought, beside the default."""
+BATCH, ROUNDS = 64, 30
+"""Of the throughput on an accelerator."""
 
 Image = NDArray[np.uint8]
 
@@ -204,18 +206,16 @@ def timings(
     return result
 
 
-def throughput(weights: str | None, device: str, batch: int = 64, rounds: int = 30) -> dict[str, Any] | None:
+def throughput(weights: str, device: str) -> dict[str, Any] | None:
     """Measure 640x480 pictures a second on an accelerator: whole calls, the network alone, its limits."""
     on = choose_device(device)
     if on.type != "cuda":
         return None
-    detector = FacekitDetector(weights, device=device, batch_size=batch)
+    detector = FacekitDetector(weights, device=device, batch_size=BATCH)
     picture = cv2.resize(skimage.data.astronaut(), (640, 480), interpolation=cv2.INTER_AREA)
-    pictures = [picture] * batch
-    resident = torch.zeros(batch, 3, 480, 640, device=on).to(memory_format=torch.channels_last)
-    network = (
-        for_inference(load_detector(weights or "detector")[0]).to(on).to(memory_format=torch.channels_last)
-    )
+    pictures = [picture] * BATCH
+    resident = torch.zeros(BATCH, 3, 480, 640, device=on).to(memory_format=torch.channels_last)
+    network = for_inference(load_detector(weights)[0]).to(on).to(memory_format=torch.channels_last)
     moved, multiplied = _cost(network, resident[:1])
 
     def rate(call: Any) -> float:
@@ -223,18 +223,18 @@ def throughput(weights: str | None, device: str, batch: int = 64, rounds: int = 
             call()
         torch.cuda.synchronize()
         started = time.perf_counter()
-        for _ in range(rounds):
+        for _ in range(ROUNDS):
             call()
         torch.cuda.synchronize()
-        return batch * rounds / (time.perf_counter() - started)
+        return BATCH * ROUNDS / (time.perf_counter() - started)
 
     with torch.inference_mode():
         alone = rate(lambda: network(resident))
     source = torch.empty(1 << 28, device=on)
     target = torch.empty_like(source)
-    bandwidth = rate(lambda: target.copy_(source)) / batch * source.numel() * 4 * 2
+    bandwidth = rate(lambda: target.copy_(source)) / BATCH * source.numel() * 4 * 2
     return {
-        "batch": batch,
+        "batch": BATCH,
         "size": "640x480",
         "pictures_per_second": round(rate(lambda: detector(pictures)), 1),
         "network_pictures_per_second": round(alone, 1),

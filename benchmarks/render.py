@@ -17,7 +17,9 @@ import re
 import sys
 from pathlib import Path
 
-from tables import PLOTS, TABLES, Result, caption
+from cells import Result, caption
+from plots import PLOTS
+from tables import TABLES
 
 import facekit
 

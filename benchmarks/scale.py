@@ -18,12 +18,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from machine import write_result
-
 from facekit.benchmarking.machine import load
 from facekit.benchmarking.measuring import Figure, timing, value
 from facekit.benchmarking.pictures import write_album
 from facekit.benchmarking.processes import ask
+from facekit.benchmarking.results import write_result
 
 SETTINGS = {"torch": {"backend": "torch"}, "onnx int8": {"backend": "onnx", "precision": "int8"}}
 BATCH = 32

@@ -38,7 +38,6 @@ from skimage.data import astronaut
 
 from facekit.benchmarking.results import write_result
 
-RESULTS = Path(__file__).parent / "results"
 FULL = 600
 ROUNDS = 7
 BROKEN, LEAVING = 0.05, 0.02
@@ -228,7 +227,7 @@ def main() -> None:
     print(f"memory, MB       {load['memory_mb']}")
     command = f"python benchmarks/serving.py --seconds {arguments.seconds:g} --clients {arguments.clients}"
     body = {"picture": "astronaut 512x512", "rounds": ROUNDS, "seconds": arguments.seconds, "runs": runs}
-    print(write_result("serving", "cpu", command, body, RESULTS, quick=arguments.seconds < FULL))
+    print(write_result("serving", "cpu", command, body, quick=arguments.seconds < FULL))
     unwanted = {key for run in runs.values() for key in run["outcomes"]} - {"200", "400", "429", "503", LEFT}
     if unwanted:
         raise SystemExit(f"outcomes that should not be: {', '.join(sorted(unwanted))}")

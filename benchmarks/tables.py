@@ -1,105 +1,16 @@
-"""What the pages show of results files: tables and plots by name; a new one is a function and a line."""
+"""The tables that pages show of results files, by name; a new one is a function and a line."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import charts
+from cells import SETS, Result, by, cell, figures, percent, pivot, table
 from charts import number
 from reckoning import PICTURES, Cluster, backends, reckon
 from reckoning import runs as largest_run
 
-Result = dict[str, Any]
-Figure = dict[str, Any]
-Find = Callable[[str, str], Result | None]
-"""Gives the newest full result of a suite on "cpu" or on an "accelerator"."""
-
-
-def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Give a Markdown table."""
-    head = list(head)
-    lines = [head, ["---"] * len(head), *(list(row) for row in rows)]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def percent(figure: float | None, interval: Iterable[float] | None = None) -> str:
-    """Give a share as a percentage, with its interval."""
-    if figure is None:
-        return "-"
-    tail = "" if interval is None else " ({:.1f} to {:.1f})".format(*(100 * limit for limit in interval))
-    return f"{100 * figure:.1f}%{tail}"
-
-
-def figures(result: Result, name: str | None = None, **setting: Any) -> list[Figure]:
-    """Give the figures of a name and setting."""
-    return [
-        figure
-        for figure in result["figures"]
-        if name in (None, figure["name"])
-        and all(figure["setting"].get(key) == told for key, told in setting.items())
-    ]
-
-
-def cell(figure: Figure | None) -> str:
-    """Give a figure with its spread, and the share of the hardware's limit that it reaches."""
-    if figure is None:
-        return "-"
-    if figure.get("value", 0) is None:
-        return str(figure["reason"])
-    if "median" not in figure:
-        told = figure["value"]
-        return percent(told) if figure["unit"] == "share" else number(told)
-    low, high = figure["quartiles"]
-    floor = f", {figure['floor']['share']:.0%} of the limit" if "floor" in figure else ""
-    return f"{number(figure['median'])} ({number(low)} to {number(high)}){floor}"
-
-
-def pivot(
-    corner: str,
-    shown: Sequence[Figure],
-    row: Callable[[Figure], str],
-    column: Callable[[Figure], str],
-) -> str:
-    """Give a table of figures by what names their row and their column, both in order of appearance."""
-    cells = {(row(figure), column(figure)): figure for figure in shown}
-    columns = list(dict.fromkeys(name for _, name in cells))
-    return table(
-        (corner, *columns),
-        (
-            (name, *(cell(cells.get((name, other))) for other in columns))
-            for name in dict.fromkeys(name for name, _ in cells)
-        ),
-    )
-
-
-def by(*keys: str) -> Callable[[Figure], str]:
-    """Give the function that names a figure by parts of its setting; "name" and "unit" are its own."""
-
-    def name_of(figure: Figure) -> str:
-        parts = [figure[key] if key in ("name", "unit") else figure["setting"].get(key) for key in keys]
-        return " ".join(
-            f"{part:,}" if isinstance(part, int) else str(part) for part in parts if part is not None
-        )
-
-    return name_of
-
-
-def caption(result: Result) -> str:
-    """Tell what a result was measured on."""
-    machine = result["machine"]
-    cores = machine["cores"]
-    hardware = f"{machine['processor']}, {cores} core{'s' if cores > 1 else ''}"
-    if machine["accelerator"] and result["device"] == "accelerator":
-        hardware = f"{machine['accelerator']} ({hardware})"
-    skipped = "".join(f"; {one['case']}: {one['reason']}" for one in result.get("skipped", ()))
-    return f"\n{hardware}, torch {machine['packages']['torch']}, {result['date']}{skipped}.\n"
-
-
-SETS = ("FER2013 PublicTest", "RAF-DB, held out", "muxspace, held out, whole pictures")
-LEAST = 10
-"""Faces that a bin of the reliability diagram must have to be shown."""
 SIGMA = "points within sigma's 68%, 95%"
 
 
@@ -318,15 +229,6 @@ def peers(result: Result) -> str:
     return table(head, rows)
 
 
-@dataclass(frozen=True)
-class Table:
-    """A table: of which suite, measured where, drawn by what."""
-
-    suite: str
-    device: str
-    draw: Callable[[Result], str]
-
-
 def baselines(result: Result) -> str:
     """Give the classic models and the shared trunk after equal minutes, beside what their projects report."""
     shown = sorted(figures(result, "baseline"), key=lambda figure: -figure["value"])
@@ -498,6 +400,14 @@ def video_motion(result: Result) -> str:
     return table((*head, "lag of boxes", "jitter of probabilities"), rows)
 
 
+CLIP_JITTER = {
+    "points_jitter": "points",
+    "points_jitter_slow": "points, slow third",
+    "box_jitter": "boxes",
+    "scores_jitter": "probabilities",
+}
+
+
 def video_clips(result: Result) -> str:
     """Give what smoothing does to clips of real faces."""
     rows = (
@@ -510,14 +420,6 @@ def video_clips(result: Result) -> str:
         for name, told in result["clips"].items()
     )
     return table(("clip", "slow third below", *CLIP_JITTER.values(), "lag, frames"), rows)
-
-
-CLIP_JITTER = {
-    "points_jitter": "points",
-    "points_jitter_slow": "points, slow third",
-    "box_jitter": "boxes",
-    "scores_jitter": "probabilities",
-}
 
 
 def _change(before: Mapping[str, float], after: Mapping[str, float], key: str) -> str:
@@ -674,6 +576,15 @@ def large_crosscheck(result: Result) -> str:
     return table(("pictures", "MiB held at most", "MB written"), [told])
 
 
+@dataclass(frozen=True)
+class Table:
+    """A table: of which suite, measured where, drawn by what."""
+
+    suite: str
+    device: str
+    draw: Callable[[Result], str]
+
+
 TABLES: Mapping[str, Table] = {
     "accuracy": Table("accuracy", "cpu", accuracy),
     "keypoints": Table("accuracy", "cpu", keypoints),
@@ -728,170 +639,3 @@ TABLES: Mapping[str, Table] = {
     "baselines": Table("baselines", "cpu", baselines),
     "keypoint_baselines": Table("baselines", "cpu", keypoint_baselines),
 }
-
-
-def short_caption(result: Result) -> str:
-    """Tell what a plot was measured on."""
-    machine = result["machine"]
-    return f"{machine['accelerator'] or machine['processor']}, {result['date']}"
-
-
-def plot_reliability(find: Find) -> str | None:
-    """Draw how often answers are right by how sure they are, a line a set."""
-    result = find("accuracy", "cpu")
-    if result is None:
-        return None
-    series = {
-        figure["name"]: [(told["confidence"], told["accuracy"]) for told in bins if told["n"] >= LEAST]
-        for figure in result["figures"]
-        if figure["name"] in SETS and (bins := figure["evaluation"].get("reliability"))
-    }
-    if not series:
-        return None
-    return charts.lines(
-        "Are confidences what they say?",
-        f"Bins of 15 with at least {LEAST} faces; {short_caption(result)}",
-        ("confidence", "share of right answers"),
-        {**series, "as stated": [(0.2, 0.2), (1, 1)]},
-        dashed=lambda name: name == "as stated",
-    )
-
-
-def plot_peers(find: Find) -> str | None:
-    """Draw the libraries' times on one picture."""
-    result = find("peers", "cpu")
-    if result is None:
-        return None
-    rows = [
-        (
-            f"{figure['setting']['library']}{'' if figure['found']['expressions'] else ' (no expression)'}",
-            figure["median"],
-            tuple(figure["quartiles"]),
-        )
-        for figure in figures(result, "whole picture", picture="512x512")
-    ]
-    note = f"Median and quartiles, one core, in turns in one run; {short_caption(result)}"
-    rows.sort(key=lambda row: not row[0].startswith("facekit"))
-    return charts.bars("One 512x512 picture, one face, start to end", note, "ms", rows)
-
-
-def plot_throughput(find: Find) -> str | None:
-    """Draw both stages' rates against the batch, each beside its floor."""
-    result = find("throughput", "accelerator") or find("throughput", "cpu")
-    if result is None:
-        return None
-    shown = figures(result, "both", automatic=True)
-    shown += [figure for figure in figures(result, "both") if figure["setting"]["running"] != "eager"]
-    shown += [
-        figure
-        for figure in figures(result, "both", precision="fp32", layout="channels_last", running="eager")
-        if figure not in shown
-    ]
-    series: dict[str, list[charts.Point]] = {}
-    floor: dict[float, float] = {}
-    for figure in shown:
-        name, batch = by("precision", "running")(figure), figure["setting"]["batch"]
-        series.setdefault(name, []).append((batch, figure["median"]))
-        if figure["setting"]["automatic"]:
-            floor[batch] = figure["floor"]["rate"]
-    series["limit of the hardware"] = sorted(floor.items())
-    return charts.lines(
-        "Both stages: faces a second by batch",
-        f"From crops that lie on the device; {short_caption(result)}",
-        ("batch", "faces/s"),
-        {name: points for name, points in series.items() if points},
-        log=(True, True),
-        dashed=lambda name: name.startswith("limit"),
-    )
-
-
-def plot_scaling(find: Find) -> str | None:
-    """Draw a picture's cost against how many there are."""
-    result = find("scaling", "cpu")
-    if result is None:
-        return None
-    shown = figures(result, "time a picture")
-    points = [(figure["setting"]["pictures"], figure["value"]) for figure in shown]
-    return charts.lines(
-        "A picture's cost by the number of pictures",
-        f"640x480 JPEG files; {short_caption(result)}",
-        ("pictures", "ms a picture"),
-        {"ms a picture": points},
-        log=(True, True),
-    )
-
-
-def plot_accuracy_latency(find: Find) -> str | None:
-    """Draw accuracy against time of the shared network, of peers, and of the baselines."""
-    peers_of, baselines = find("peers", "cpu"), find("baselines", "cpu")
-    points: list[tuple[str, float, float, int]] = []
-    for figure in figures(peers_of, "FER2013 PublicTest") if peers_of else ():
-        name = figure["setting"]["library"]
-        times = figures(peers_of or {}, "whole picture", library=name, picture="512x512")
-        if figure["value"] is not None and times:
-            label = f"{name}, detection included"
-            points.append((label, times[0]["median"], 100 * figure["value"], 0 if name == "facekit" else 1))
-    for figure in figures(baselines, "baseline") if baselines else ():
-        told = figure["setting"]
-        shared = told["arch"].startswith("shared")
-        points.append((told["arch"], told["latency_ms"], 100 * figure["value"], 0 if shared else 2))
-    if not points:
-        return None
-    first = peers_of or baselines
-    assert first is not None
-    return charts.scatter(
-        "FER2013 PublicTest accuracy by time, one core",
-        f"Left and up is better; {short_caption(first)}",
-        ("ms a face", "accuracy, %"),
-        points,
-        log=(True, False),
-    )
-
-
-def plot_time_to_accuracy(find: Find) -> str | None:
-    """Draw PublicTest accuracy against training time."""
-    result = find("training", "accelerator")
-    best = (
-        next((figure for figure in figures(result, "best accuracy") if "curve" in figure), None)
-        if result
-        else None
-    )
-    if result is None or best is None:
-        return None
-    return charts.lines(
-        "Training on FER2013: PublicTest accuracy by time",
-        short_caption(result),
-        ("seconds", "accuracy, %"),
-        {"averaged weights": [(seconds, 100 * right) for seconds, right in best["curve"]]},
-    )
-
-
-def plot_detection_reliability(find: Find) -> str | None:
-    """Draw how often facekit's detections are right against their scores."""
-    result = find("detection", "cpu")
-    if result is None:
-        return None
-    bins = result["reliability"]["bins"]
-    count = sum(told["n"] for told in bins)
-    return charts.lines(
-        "How often a detection is a face, by its score",
-        f"{count} detections in held-out pictures, each half under the fit to the other; {result['date']}",
-        ("score", "share that is right"),
-        {
-            "calibrated": [(0, 0), (1, 1)],
-            f"{result['weights']}": [(told["score"], told["share"]) for told in bins],
-        },
-        dashed=lambda name: name == "calibrated",
-    )
-
-
-PLOTS: Mapping[str, tuple[str, Callable[[Find], str | None]]] = {
-    "reliability": ("Share of right answers by confidence", plot_reliability),
-    "peers": ("Time of one picture, facekit and other libraries", plot_peers),
-    "throughput": ("Faces a second by batch", plot_throughput),
-    "scaling": ("A picture's cost by the number of pictures", plot_scaling),
-    "accuracy_latency": ("Accuracy by time", plot_accuracy_latency),
-    "detection_reliability": ("Share of right detections by score", plot_detection_reliability),
-    "time_to_accuracy": ("Accuracy by training time", plot_time_to_accuracy),
-}
-"""Plot to its alternative text and what draws it."""

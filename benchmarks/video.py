@@ -33,11 +33,11 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from machine import write_result
 from scipy.signal import savgol_filter
 from skimage.data import astronaut
 
 from facekit import FaceAnalyzer, analyze_video, geometry
+from facekit.benchmarking.results import write_result
 from facekit.decoding import Video
 from facekit.encoding import written_video
 from facekit.smoothing import FaceSmoother
@@ -48,6 +48,7 @@ SIZE = 320, 240
 FACE = 224.0, 118.0
 """Where the astronaut's face is, pixels of the whole portrait."""
 FACE_SIZE = 85.0
+SPEED_FRAMES = 200
 SETTLED = 12
 """Frames at the start that do not count: a filter has to start somewhere."""
 
@@ -196,7 +197,7 @@ def show(name: str, figures: dict[str, Any]) -> None:
         print(f"  {key:22} {before!s:>8} -> {after!s:<8}{change}")
 
 
-def measure_speed(clips: list[Path], frames: int = 200) -> dict[str, Any]:
+def measure_speed(clips: list[Path]) -> dict[str, Any]:
     analyzer = FaceAnalyzer(device="cpu")
     result: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -206,7 +207,7 @@ def measure_speed(clips: list[Path], frames: int = 200) -> dict[str, Any]:
             for every in (1, 5, 10):
                 found = analyze_video(clip, every=every, analyzer=analyzer)
                 next(found)  # the first frame waits for all that is made once
-                start, count = time.perf_counter(), sum(1 for _ in islice(found, frames))
+                start, count = time.perf_counter(), sum(1 for _ in islice(found, SPEED_FRAMES))
                 rate = count / (time.perf_counter() - start)
                 found.close()
                 result.setdefault(clip.name, {})[f"every {every}"] = {"frames_per_s": round(rate, 2)}

@@ -8,8 +8,6 @@ from numpy.typing import ArrayLike, NDArray
 from facekit import geometry
 from facekit.schema import ALIGNED_POINTS
 
-ALIGNED_SIZE = 48
-
 
 def align(points_image: NDArray[np.float32], frame: ArrayLike) -> NDArray[np.float64]:
     """Fit each face to the frame by rotation, scale and shift.

@@ -12,7 +12,6 @@ from typing import Any, Literal, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from facekit import geometry
 from facekit.alignment import align
 from facekit.backends import Backend, choose_backend, make_backend
 from facekit.detection import Detections, crop_boxes, make_detector
@@ -22,8 +21,7 @@ from facekit.images import MAX_PIXELS, as_inputs, read_image, to_gray
 from facekit.keypoints import find_keypoints
 from facekit.mirror import mirror_boxes, mirror_image, mirror_per_point, mirror_points
 from facekit.results import Expression, Face, Faces, Keypoints
-
-DEFAULT_HEAD = "fer2013"
+from facekit.schema import DEFAULT_HEAD
 
 
 @dataclass(frozen=True)
@@ -224,13 +222,12 @@ class FaceAnalyzer:
         )
 
     def _wanted(self, found: Detections) -> Detections:
-        """Drop faces that are too small, put the largest first and keep `max_faces`."""
+        """Drop faces that are too small and keep the `max_faces` largest."""
         boxes, scores = found.boxes, found.scores
         if self.min_face is not None:
             large = (boxes[:, 2:] - boxes[:, :2]).min(1) >= self.min_face
             boxes, scores = boxes[large], scores[large]
-        order = np.lexsort((boxes[:, 0], boxes[:, 1], -geometry.areas(boxes)))[: self.max_faces]
-        return Detections(boxes[order], scores[order])
+        return Detections(boxes[: self.max_faces], scores[: self.max_faces])
 
     def _gather(
         self, images: Sequence[NDArray[np.uint8]], detections: Sequence[Detections], arrays: FaceArrays

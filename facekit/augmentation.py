@@ -58,6 +58,10 @@ class AugmentConfig:
     cutout: float = 0.45
 
 
+STILL = AugmentConfig(0, 0, 0, False, True, 0, 0, 0, 0, 0, 0)
+"""Leaves crops as they are."""
+
+
 def canvas_from_crop(canvas: int, size: int) -> Tensor:
     """Give the matrix (2, 3) that puts a crop of `size` pixels a side in the middle of its canvas."""
     margin = (canvas - size) / 2

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from facekit.augmentation import AugmentConfig
+from facekit.augmentation import STILL
 from facekit.backends.torch import choose_device
 from facekit.baselines import BaselineConfig, BaselineNetwork, baseline_record
 from facekit.baselines.standard import Standard
@@ -25,26 +25,16 @@ from facekit.distributed import join_processes
 from facekit.errors import ConfigError, DatasetError
 from facekit.fitting import EpochRecord, FitConfig, fit
 from facekit.imagenet import imagenet_weights
-from facekit.model import DEFAULT_HEAD, ModelConfig
+from facekit.model import ModelConfig
 from facekit.objectives import ExpressionObjective
 from facekit.plots import confusion
 from facekit.preparation import prepare, seen_contents
+from facekit.schema import DEFAULT_HEAD
 from facekit.training import build_objectives, finish
 from facekit.weights import Weights, load_weights, save_weights
 from facekit.writing import write_atomically
 
-CLASSIC = AugmentConfig(
-    rotation=0,
-    scale=0,
-    shift=0.1,
-    mirror=True,
-    contrast=0,
-    brightness=0.15,
-    gamma=0,
-    noise=0,
-    low_resolution=0,
-    cutout=0,
-)
+CLASSIC = replace(STILL, shift=0.1, mirror=True, brightness=0.15)
 """What the references vary: mirror images, translation, brightness."""
 
 WATCHED = 2000

@@ -12,8 +12,8 @@ from typing import Any, TypeVar, get_type_hints
 from facekit.augmentation import AugmentConfig
 from facekit.errors import ConfigError
 from facekit.fitting import FitConfig
-from facekit.model import DEFAULT_HEAD, ModelConfig
-from facekit.schema import EXPRESSIONS, FERPLUS
+from facekit.model import ModelConfig
+from facekit.schema import DEFAULT_HEAD, EXPRESSIONS, FERPLUS
 
 HEADS: Mapping[str, tuple[str, ...]] = {
     DEFAULT_HEAD: EXPRESSIONS,

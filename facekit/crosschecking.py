@@ -14,17 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facekit import geometry, metrics, plots, suspects
-from facekit.analyzer import DEFAULT_HEAD, FaceAnalyzer
+from facekit.analyzer import FaceAnalyzer
 from facekit.data.catalog import load_dataset
 from facekit.data.faults import FaultFinder
 from facekit.data.fer2013 import join_ferplus
+from facekit.data.reading import read_ahead
 from facekit.data.samples import Dataset
-from facekit.errors import DatasetError, ImageError
+from facekit.errors import DatasetError
 from facekit.evaluation import Evaluation, choose_samples, default_boxes, measure
 from facekit.journal import FILE, Journal
-from facekit.predictions import Boxes, Predictions, Predictor, Progress, read_ahead
+from facekit.predictions import Boxes, Predictions, Predictor, Progress
 from facekit.reference import Reference, judge, voted_expressions
-from facekit.schema import EXPRESSIONS, MEAN_FACE
+from facekit.schema import DEFAULT_HEAD, EXPRESSIONS, MEAN_FACE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -44,6 +45,9 @@ NEAR = 0.05
 
 PORTRAIT_SIZES = (48, 160)
 PORTRAIT_MARGIN = 1.1
+
+SAMPLES = 24
+"""That are shown where none are named."""
 
 _log = logging.getLogger(__name__)
 
@@ -176,7 +180,7 @@ class CrossCheck:
         return plots.mean_face(np.array(MEAN_FACE), lengths, offsets, texts)
 
     def plot_samples(self, places: Sequence[int] | None = None) -> Figure:
-        """Draw samples with labelled and predicted points: those at `places`, or 24 at random."""
+        """Draw samples with labelled and predicted points: those at `places`, or some at random."""
         chosen = random_places(len(self.dataset)) if places is None else places
         portraits = [self.portrait(place) for place in chosen]
         pictures, labelled, predicted = zip(*portraits, strict=True)
@@ -202,10 +206,8 @@ class CrossCheck:
         size = int(np.clip(square[2] - square[0], *PORTRAIT_SIZES))
         image_from_portrait = geometry.crop(square, size)
         portrait_from_image = geometry.invert(image_from_portrait)
-        channels = image[None] if image.ndim == 2 else np.moveaxis(image, 2, 0)
-        cut = [geometry.warp_picture(channel, image_from_portrait, size) for channel in channels]
         return (
-            cut[0] if image.ndim == 2 else np.stack(cut, 2),
+            geometry.warp_picture(image, image_from_portrait, size),
             geometry.apply(portrait_from_image, labelled),
             geometry.apply(portrait_from_image, predicted),
         )
@@ -302,9 +304,9 @@ def crosscheck(
     )
 
 
-def random_places(count: int, wanted: int = 24) -> list[int]:
+def random_places(count: int) -> list[int]:
     """Choose samples to look at: the same ones each time, in order."""
-    chosen = np.random.default_rng(0).choice(count, min(wanted, count), replace=False)
+    chosen = np.random.default_rng(0).choice(count, min(SAMPLES, count), replace=False)
     return [int(place) for place in np.sort(chosen)]
 
 
@@ -327,16 +329,9 @@ def _predict(
     finder: FaultFinder,
 ) -> Predictions:
     """Predict every sample while its faults are looked for; with `out`, go on from what lies there."""
-
-    def look(place: int, picture: NDArray[np.uint8] | ImageError) -> None:
-        if isinstance(picture, ImageError):
-            finder.miss(place)
-        else:
-            finder.see(place, picture)
-
     predictions = Predictions.empty(len(dataset))
     if out is None:
-        predictor.fill(predictions, dataset, strict=strict, progress=progress, look=look)
+        predictor.fill(predictions, dataset, strict=strict, progress=progress, look=finder.see)
         return predictions
     journal = Journal(out, dataset, predictor)
     if (out / SUMMARY).exists():
@@ -346,10 +341,10 @@ def _predict(
     if done.any():
         _log.info("%s: going on after %d of %d samples", journal.path, done.sum(), len(dataset))
         for place, picture in read_ahead(dataset, np.flatnonzero(done)):
-            look(place, picture)
+            finder.see(place, picture)
     with journal:
         predictor.fill(
-            predictions, dataset, ~done, strict=strict, progress=progress, keep=journal.write, look=look
+            predictions, dataset, ~done, strict=strict, progress=progress, keep=journal.write, look=finder.see
         )
     return predictions
 

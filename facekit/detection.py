@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from facekit import geometry
 from facekit.backends import check_backend
+from facekit.data.cache import cache_folder
 from facekit.detection_metrics import sigmoid
 from facekit.errors import DetectorError
 from facekit.images import to_gray
@@ -27,6 +28,9 @@ NMS_OVERLAP = 0.3
 
 VISIBLE = 1 / 3
 """Least share of a face's box that lies in the picture: YuNet sees faces in the padding of narrow ones."""
+
+LONGEST_SIDE = 640
+"""Pixels; larger pictures are shrunk to it unless told otherwise."""
 
 LARGE_FACES = 320
 """Larger pictures, pixels, are also seen at half their size: training showed no face above 280 pixels."""
@@ -138,7 +142,7 @@ class FacekitDetector:
         self,
         weights: str | os.PathLike[str] | None = None,
         min_score: float | None = None,
-        longest_side: int = 640,
+        longest_side: int = LONGEST_SIDE,
         least_side: int = 320,
         device: str = "auto",
         batch_size: int = 32,
@@ -249,8 +253,6 @@ class HaarDetector:
     ----------
     min_score : float, optional
         Default 0.5.
-    longest_side : int
-        Larger pictures are shrunk to it, pixels.
 
     Raises
     ------
@@ -266,9 +268,8 @@ class HaarDetector:
     # Medians over the 1,087 faces of the Helen training set and AFW that it finds: (0.002, 0.066), 1.078.
     crop_from_box = BoxFraming((0.0, 0.066), 1.08)
 
-    def __init__(self, min_score: float | None = None, longest_side: int = 640) -> None:
+    def __init__(self, min_score: float | None = None) -> None:
         self.min_score = 0.5 if min_score is None else min_score
-        self.longest_side = longest_side
         self._cascades = _PerThread(_load_cascades)
         self._cascades.get()
 
@@ -277,7 +278,7 @@ class HaarDetector:
         return [self._detect(image) for image in images]
 
     def _detect(self, image: Image) -> Detections:
-        small, boxes_scale = _shrink(to_gray(image), self.longest_side)
+        small, boxes_scale = _shrink(to_gray(image), LONGEST_SIDE)
         boxes: list[NDArray[Any]] = [np.zeros((0, 4))]
         scores: list[NDArray[Any]] = [np.zeros(0)]
         frontal, profile = self._cascades.get()
@@ -348,7 +349,7 @@ class YuNetDetector:
         self,
         model_file: str | os.PathLike[str],
         min_score: float | None = None,
-        longest_side: int = 640,
+        longest_side: int = LONGEST_SIDE,
     ) -> None:
         self.min_score = 0.6 if min_score is None else min_score
         self.longest_side = longest_side
@@ -445,13 +446,13 @@ def _in_order(boxes: NDArray[Any], scores: NDArray[Any], min_score: float, image
     height, width = image.shape[:2]
     seen = geometry.areas(boxes.clip(0, [width, height, width, height]))
     possible = (scores >= min_score) & (seen >= VISIBLE * geometry.areas(boxes))
-    boxes, scores = boxes[possible], scores[possible]
+    boxes, scores = boxes[possible].astype(np.float32), scores[possible].astype(np.float32)
     order = np.lexsort((boxes[:, 0], boxes[:, 1], -geometry.areas(boxes)))
-    return Detections(boxes[order].astype(np.float32), scores[order].astype(np.float32))
+    return Detections(boxes[order], scores[order])
 
 
 def _find_yunet() -> Path:
-    folder = Path(os.environ.get("FACEKIT_CACHE") or Path.home() / ".cache" / "facekit")
+    folder = cache_folder()
     found = sorted(folder.glob("face_detection_yunet*.onnx"))
     if not found:
         raise DetectorError(

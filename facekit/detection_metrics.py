@@ -12,6 +12,9 @@ from facekit import geometry
 
 MATCH_OVERLAP = 0.5
 
+BINS = 10
+"""Equal bins of the scores for the calibration error."""
+
 
 @dataclass(frozen=True)
 class Matches:
@@ -96,9 +99,7 @@ def match(
     )
 
 
-def fit_logistic(
-    logits: NDArray[np.floating], right: NDArray[np.bool_], rounds: int = 100
-) -> tuple[float, float]:
+def fit_logistic(logits: NDArray[np.floating], right: NDArray[np.bool_]) -> tuple[float, float]:
     """Fit slope and offset so that ``sigmoid(slope * logit + offset)`` is the share that is right [1]_.
 
     References
@@ -114,7 +115,7 @@ def fit_logistic(
         return float((np.logaddexp(0, said) - target * said).sum())
 
     weights = np.array([1.0, 0.0])
-    for _ in range(rounds):
+    for _ in range(100):
         said = sigmoid(design @ weights)
         slope = design.T @ (said - target)
         bend = (design * (said * (1 - said))[:, None]).T @ design + 1e-6 * np.eye(2)
@@ -131,7 +132,7 @@ def sigmoid(logits: NDArray[np.floating]) -> NDArray[np.floating]:
 
 
 def reliability(
-    scores: NDArray[np.floating], right: NDArray[np.bool_], bins: int = 10
+    scores: NDArray[np.floating], right: NDArray[np.bool_]
 ) -> tuple[list[dict[str, float]], float]:
     """Compare scores with the share of detections that are right.
 
@@ -142,7 +143,7 @@ def reliability(
     float
         Expected calibration error: the mean difference, weighted by n.
     """
-    place = np.minimum((np.asarray(scores) * bins).astype(int), bins - 1)
+    place = np.minimum((np.asarray(scores) * BINS).astype(int), BINS - 1)
     rows = []
     for k in np.unique(place):
         inside = place == k

@@ -56,6 +56,7 @@ CELLS_A_FACE = 9
 FULL_SCORE_OVERLAP = 0.7
 """A face's best cell learns a score of 1 from this overlap on: the boxes of small faces rarely reach more."""
 LOWEST_LOGIT = -4.0
+HELD_OUT_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,7 @@ def detector_loss(cells: Cells, targets: Targets, box_weight: float) -> Tensor:
 class HeldOut:
     """Held-out pictures in batches of one padded size, with their labels."""
 
-    def __init__(self, labels: Labels, batch_size: int = 16) -> None:
+    def __init__(self, labels: Labels) -> None:
         self.faces = [own[kinds_of(own) == FACE, :4] for own in labels.faces]
         self.doubtful = [own[kinds_of(own) == DOUBTFUL, :4] for own in labels.faces]
         self.images = [read_image(path) for path in labels.paths]
@@ -177,9 +178,9 @@ class HeldOut:
         for place, image in enumerate(self.images):
             sizes.setdefault(padded_size(*image.shape[:2]), []).append(place)
         self.batches = [
-            places[start : start + batch_size]
+            places[start : start + HELD_OUT_BATCH]
             for places in sizes.values()
-            for start in range(0, len(places), batch_size)
+            for start in range(0, len(places), HELD_OUT_BATCH)
         ]
 
     @torch.inference_mode()

@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facekit import metrics, plots
-from facekit.analyzer import DEFAULT_HEAD, FaceAnalyzer
+from facekit.analyzer import FaceAnalyzer
 from facekit.data.catalog import load_dataset
 from facekit.data.samples import Dataset, Skipped
 from facekit.errors import ConfigError, DatasetError
 from facekit.predictions import Boxes, Predictions, Predictor, Progress
-from facekit.schema import EXPRESSIONS, KEYPOINTS
+from facekit.schema import DEFAULT_HEAD, EXPRESSIONS, KEYPOINTS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

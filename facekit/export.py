@@ -13,14 +13,13 @@ from typing import Any, Final
 
 from facekit.analyzer import FaceAnalyzer
 from facekit.backends import CARD
-from facekit.backends.onnx import INPUT_SIZE
 from facekit.backends.onnx_graph import GRAPHS, Graph, GraphPrecision, Ranges, detector_graph
 from facekit.data.catalog import load_dataset
 from facekit.detection import FacekitDetector, HaarDetector, WholePicture, YuNetDetector
 from facekit.errors import ConfigError
 from facekit.padding import STEP
 from facekit.quantization import calibration_crops, measure_ranges
-from facekit.schema import ALIGNED_POINTS, KEYPOINTS, MIRROR_PERMUTATION
+from facekit.schema import ALIGNED_POINTS, INPUT_SIZE, KEYPOINTS, MIRROR_PERMUTATION
 from facekit.weights import StoredWeights, read_weights, shipped
 from facekit.writing import write_atomically
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from facekit.alignment import ALIGNED_SIZE
 from facekit.backends import Backend
+from facekit.schema import ALIGNED_SIZE
 
 
 def find_expressions(

@@ -22,9 +22,6 @@ Array = Any
 
 Floats = NDArray[np.floating[Any]]
 
-SHRINK_LIMIT = 1.5
-"""From this many image pixels a crop pixel on, the image is reduced first (a low-pass)."""
-
 
 def apply(matrix: Array, points: Array) -> Array:
     """Map points by affine matrices.
@@ -122,8 +119,8 @@ def scale_of(matrix: Array) -> Array:
 def reduction(image_from_crop: Floats, image_size: tuple[int, int]) -> int:
     """Give the whole factor by which an image is reduced before a crop is sampled from it.
 
-    It is the crop's own shrinking, rounded: 1 up to SHRINK_LIMIT. Bilinear sampling of what is left neither
-    aliases nor blurs, so that a large face looks to the network as a small one does.
+    It is the crop's own shrinking, rounded: 1 below 1.5. Bilinear sampling of what is left neither aliases
+    nor blurs, so that a large face looks to the network as a small one does.
     """
     return max(1, min(int(float(scale_of(image_from_crop)) + 0.5), *image_size))
 

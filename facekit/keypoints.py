@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from facekit import geometry
 from facekit.backends import Backend
 from facekit.mirror import mirror_image, mirror_per_point, mirror_points
-
-CROP_SIZE = 96
+from facekit.schema import CROP_SIZE
 
 
 def find_keypoints(

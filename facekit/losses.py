@@ -11,12 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-RADIUS_68 = 1.1785
-"""Radius that holds 68% of the errors, in units of sigma: 1 - (1 + r) exp(-r) = .68 at r = 2.357 b."""
-
-RADIUS_95 = 2.3719
-"""Radius that holds 95% of the errors, in units of sigma: 1 - (1 + r) exp(-r) = .95 at r = 4.744 b."""
-
 
 def expression_loss(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
     """Give the weighted mean cross entropy.

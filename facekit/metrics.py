@@ -7,16 +7,16 @@ serves the estimate and its bootstrap replicates.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from facekit.geometry import Floats
 from facekit.schema import EXPRESSIONS, KEYPOINTS, OUTER_EYE_CORNERS
 
-Floats = NDArray[np.floating[Any]]
 Interval = tuple[float, float]
 
 BINS = 15
@@ -116,7 +116,6 @@ class KeypointMetrics:
 def expression_metrics(
     truth: NDArray[np.integer[Any]],
     probabilities: Floats,
-    labels: Sequence[str] = EXPRESSIONS,
     *,
     other_labels: Mapping[str, int] | None = None,
     seed: int = 0,
@@ -126,11 +125,10 @@ def expression_metrics(
 
     Parameters
     ----------
-    truth : (N,) int, 0..C-1
-    probabilities : (N, C) float, rows sum to 1; NaN where no face was found
-    labels : sequence of C str
+    truth : (N,) int, indices of schema.EXPRESSIONS
+    probabilities : (N, 7) float, rows sum to 1; NaN where no face was found
     other_labels : mapping of str to int, optional
-        Counts of labels that are none of `labels`, handed through.
+        Counts of labels that are none of schema.EXPRESSIONS, handed through.
     seed, replicates : int
         Of the bootstrap over rows.
 
@@ -145,9 +143,9 @@ def expression_metrics(
         n=len(truth),
         undetected=int((~found).sum()),
         **estimates,
-        labels=tuple(labels),
+        labels=EXPRESSIONS,
         confusion=confusion[:, :-1],
-        per_class=_per_class(confusion, labels),
+        per_class=_per_class(confusion),
         other_labels=dict(other_labels or {}),
         ci95=intervals,
     )
@@ -189,9 +187,7 @@ def _expression_figures(sums: dict[str, Floats]) -> dict[str, Floats]:
     }
 
 
-def _per_class(
-    confusion: NDArray[np.int64], labels: Sequence[str]
-) -> dict[str, dict[str, float | int | None]]:
+def _per_class(confusion: NDArray[np.int64]) -> dict[str, dict[str, float | int | None]]:
     hits, support, chosen = confusion.diagonal(), confusion.sum(1), confusion[:, :-1].sum(0)
     columns = {
         "n": support,
@@ -201,7 +197,7 @@ def _per_class(
     }
     return {
         label: {name: _number(column[c]) for name, column in columns.items()}
-        for c, label in enumerate(labels)
+        for c, label in enumerate(EXPRESSIONS)
     }
 
 
@@ -212,7 +208,6 @@ def keypoint_metrics(
     crop_sides: Floats,
     *,
     seed: int = 0,
-    replicates: int = REPLICATES,
 ) -> KeypointMetrics:
     """Compare predicted with labelled keypoints.
 
@@ -223,7 +218,7 @@ def keypoint_metrics(
     sigma : (N, 15) float, expected errors, image pixels
     crop_sides : (N,) float
         Side of the picture or crop that is 96 pixels wide for `rmse_96`, image pixels.
-    seed, replicates : int
+    seed : int
         Of the bootstrap over rows.
 
     Returns
@@ -237,7 +232,7 @@ def keypoint_metrics(
     columns = _keypoint_columns(
         distance, sigma, normalized_errors(truth, predicted), np.asarray(crop_sides, np.float64)
     )
-    estimates, intervals = bootstrap(columns, _keypoint_figures, seed, replicates)
+    estimates, intervals = bootstrap(columns, _keypoint_figures, seed)
     return KeypointMetrics(
         n=len(truth),
         undetected=int((~found).sum()),

@@ -6,11 +6,9 @@ facekit mirrors anything. All functions take NumPy arrays and torch tensors.
 
 from __future__ import annotations
 
-from typing import Any
-
+from facekit.geometry import Array
 from facekit.schema import MIRROR_PERMUTATION
 
-Array = Any
 _PERMUTATION = list(MIRROR_PERMUTATION)
 
 
@@ -52,18 +50,6 @@ def mirror_boxes(boxes: Array, width: Array | float) -> Array:
     """Mirror boxes (..., 4) of edges x0, y0, x1, y1 in pictures `width` (...,) pixels wide."""
     mirrored = boxes * 1.0
     mirrored[..., 0], mirrored[..., 2] = width - boxes[..., 2], width - boxes[..., 0]
-    return mirrored
-
-
-def mirror_matrix(image_from_crop: Array, image_width: float, crop_width: float) -> Array:
-    """Give the matrix (..., 2, 3) that maps the mirrored crop onto the mirrored image."""
-    mirrored = image_from_crop * 1.0
-    mirrored[..., 0, 1] = -image_from_crop[..., 0, 1]
-    mirrored[..., 1, 0] = -image_from_crop[..., 1, 0]
-    mirrored[..., 0, 2] = (
-        image_width - 1 - image_from_crop[..., 0, 2] - image_from_crop[..., 0, 0] * (crop_width - 1)
-    )
-    mirrored[..., 1, 2] = image_from_crop[..., 1, 2] + image_from_crop[..., 1, 0] * (crop_width - 1)
     return mirrored
 
 

@@ -21,12 +21,10 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models.resnet import BasicBlock
 
-from facekit.schema import EXPRESSIONS, KEYPOINTS
+from facekit.schema import DEFAULT_HEAD, EXPRESSIONS, INPUT_SIZE, KEYPOINTS
 
 Task = Literal["keypoints", "expression"]
 TASKS: tuple[Task, ...] = ("keypoints", "expression")
-INPUT_SIZE: Mapping[Task, int] = {"keypoints": 96, "expression": 48}
-DEFAULT_HEAD = "fer2013"
 
 
 @dataclass(frozen=True)
@@ -236,11 +234,6 @@ def fold_batch_norms(module: nn.Module) -> None:
             setattr(module, next_name, nn.Identity())
     for _, child in children:
         fold_batch_norms(child)
-
-
-def parameter_count(module: nn.Module) -> int:
-    """Count the parameters of a module."""
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Protocol
 
 import torch
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from facekit.augmentation import (
+    STILL,
     AugmentConfig,
     augment_expression,
     augment_keypoints,
@@ -18,21 +20,9 @@ from facekit.augmentation import (
 )
 from facekit.data.resident import ExpressionSamples, KeypointSamples
 from facekit.losses import expression_loss, keypoint_loss
-from facekit.model import DEFAULT_HEAD, INPUT_SIZE
-from facekit.schema import OUTER_EYE_CORNERS
+from facekit.schema import DEFAULT_HEAD, INPUT_SIZE, OUTER_EYE_CORNERS
 
-JITTER = AugmentConfig(
-    rotation=0,
-    scale=0.05,
-    shift=0.05,
-    mirror=False,
-    contrast=0,
-    brightness=0,
-    gamma=0,
-    noise=0,
-    low_resolution=0,
-    cutout=0,
-)
+JITTER = replace(STILL, scale=0.05, shift=0.05)
 """How far detector boxes are off, for figures under label boxes."""
 
 

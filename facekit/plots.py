@@ -20,6 +20,7 @@ LABELLED = "#d1570f"
 """The colours of all charts; each stands for one thing, so that a page may give it another shade."""
 
 SHADES = "Blues"
+SAMPLE_COLUMNS = 6
 
 FACE_LINES = ((7, 6), (8, 9), (3, 0, 2), (4, 1, 5), (11, 13, 12, 14, 11))
 """Brows, eyes and mouth as lines between keypoints, by their places in schema.KEYPOINTS."""
@@ -174,7 +175,6 @@ def samples(
     labelled: NDArray[Any],
     predicted: NDArray[Any],
     titles: Sequence[str],
-    columns: int = 6,
 ) -> Figure:
     """Draw a grid of pictures with labelled and predicted points.
 
@@ -183,7 +183,6 @@ def samples(
     pictures : sequence of (H, W) or (H, W, 3) uint8
     labelled, predicted : (N, 15, 2) float, pixels of each picture; NaN where there is no point
     titles : sequence of str
-    columns : int
 
     Returns
     -------
@@ -191,9 +190,9 @@ def samples(
     """
     from matplotlib.figure import Figure
 
-    rows = max(1, -(-len(pictures) // columns))
-    figure = Figure(figsize=(1.45 * columns, 1.62 * rows), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    rows = max(1, -(-len(pictures) // SAMPLE_COLUMNS))
+    figure = Figure(figsize=(1.45 * SAMPLE_COLUMNS, 1.62 * rows), layout="constrained")
+    grid = figure.subplots(rows, SAMPLE_COLUMNS, squeeze=False).ravel()
     for axes in grid:
         axes.set_axis_off()
     for axes, picture, truth, found, title in zip(grid, pictures, labelled, predicted, titles, strict=False):

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields
-from itertools import islice
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from facekit import geometry, metrics
-from facekit.alignment import ALIGNED_SIZE
-from facekit.analyzer import DEFAULT_HEAD, FaceAnalyzer
+from facekit.analyzer import FaceAnalyzer
 from facekit.data.holdout import content_hash
 from facekit.data.label_boxes import label_boxes
+from facekit.data.reading import Read, read_ahead
 from facekit.data.samples import Dataset
 from facekit.detection import BoxFraming, WholePicture, crop_boxes
 from facekit.errors import ConfigError, DatasetError, ImageError
@@ -23,18 +21,16 @@ from facekit.expression import find_expressions
 from facekit.images import to_gray
 from facekit.keypoints import find_keypoints
 from facekit.mirror import mirroring_matrix
-from facekit.schema import EXPRESSIONS, KEYPOINTS
+from facekit.schema import ALIGNED_SIZE, DEFAULT_HEAD, EXPRESSIONS, KEYPOINTS
 
 Boxes = Literal["labels", "detector"]
 Image = NDArray[np.uint8]
 Progress = Callable[[int, int], None]
 """Called with the number of samples done and of all."""
-Look = Callable[[int, Image | ImageError], None]
+Look = Callable[[int, Read], None]
 
 BATCH = 64
 BATCH_PIXELS = 16_000_000
-READ_AHEAD = 16
-THREADS = 4
 
 
 @dataclass(frozen=True)
@@ -321,33 +317,9 @@ def _best_face(crops: NDArray[np.float32], target: NDArray[Any]) -> int | None:
     return int(overlap.argmax()) if overlap.max() > 0 else None
 
 
-def read_ahead(dataset: Dataset, places: NDArray[np.int64]) -> Iterator[tuple[int, Image | ImageError]]:
-    """Read pictures in order, a few ahead of their use."""
-
-    def read(place: int) -> Image | ImageError:
-        try:
-            return dataset.load(place)
-        except ImageError as error:
-            return error
-
-    with ThreadPoolExecutor(THREADS) as pool:
-        waiting = iter(places.tolist())
-        reading: list[tuple[int, Future[Image | ImageError]]] = []
-        while True:
-            reading += [
-                (place, pool.submit(read, place)) for place in islice(waiting, READ_AHEAD - len(reading))
-            ]
-            if not reading:
-                return
-            place, picture = reading.pop(0)
-            yield place, picture.result()
-
-
-def _batches(
-    pictures: Iterator[tuple[int, Image | ImageError]],
-) -> Iterator[list[tuple[int, Image | ImageError]]]:
+def _batches(pictures: Iterator[tuple[int, Read]]) -> Iterator[list[tuple[int, Read]]]:
     """Gather pictures until they are many or large."""
-    batch: list[tuple[int, Image | ImageError]] = []
+    batch: list[tuple[int, Read]] = []
     pixels = 0
     for place, picture in pictures:
         batch.append((place, picture))

@@ -32,7 +32,7 @@ from facekit.data.resident import (
     take,
     to_device,
 )
-from facekit.data.samples import Dataset, Skipped
+from facekit.data.samples import Dataset
 from facekit.detection import Detector, crop_boxes, make_detector
 from facekit.errors import DatasetError
 from facekit.fitting import EpochRecord, fit
@@ -45,6 +45,9 @@ from facekit.weights import Weights, read_weights
 from facekit.writing import write_atomically
 
 S = TypeVar("S", KeypointSamples, ExpressionSamples)
+
+FRAME_PICTURES = 1500
+"""Of FER2013, on which its frame is measured."""
 
 _log = logging.getLogger(__name__)
 
@@ -88,14 +91,12 @@ class Prepared:
     frame : (5, 2) float or None, see alignment.align; None: nothing needed aligning
     record : dict
         What the weights' header says of the data.
-    skipped : list of Skipped
     """
 
     keypoints: dict[str, Part[KeypointSamples]]
     expressions: dict[str, Part[ExpressionSamples]]
     frame: NDArray[np.float64] | None
     record: dict[str, Any]
-    skipped: list[Skipped]
 
 
 def prepare(
@@ -110,7 +111,6 @@ def prepare(
 
     Weights given as `aligned_by` do the aligner's work, into the frame of their header.
     """
-    skipped: list[Skipped] = []
     pointed = [_train_rows(dataset) for dataset in datasets if dataset.points is not None]
     labelled = [_train_rows(dataset) for dataset in datasets if dataset.labels is not None]
     others = {hash_ for dataset in datasets for hash_ in _other_split_hashes(dataset)}
@@ -119,7 +119,7 @@ def prepare(
     keypoints = {}
     for dataset in pointed:
         draw = config.data.draws.get(dataset.name, 1.0)
-        samples, places = keypoint_samples(dataset, config.data.crop_factor, draw, skipped)
+        samples, places = keypoint_samples(dataset, config.data.crop_factor, draw)
         keypoints[dataset.name] = _part(config, dataset.select(places), samples, known)
     backend, frame = None, None
     if aligned_by is not None:
@@ -132,12 +132,12 @@ def prepare(
     for dataset in labelled:
         aligner = None
         if backend is None or frame is None or dataset.fer2013_frame:
-            canvases, places = expression_canvases(dataset, None, skipped)
+            canvases, places = expression_canvases(dataset, None)
         else:
             detector = make_detector(config.data.detector if dataset.whole_pictures else "none")
             aligner = PictureAligner(backend, detector, frame, config.data.crop_factor)
             file = out / "aligner" / f"{dataset.name}.safetensors"
-            canvases, places = _aligned_canvases(dataset, aligner, file, resume, skipped)
+            canvases, places = _aligned_canvases(dataset, aligner, file, resume)
         hashes = [content_hash(canvas) for canvas in canvases]
         fresh = np.array([hash_ not in others for hash_ in hashes])
         canvases, shown = canvases[fresh], dataset.select(places[fresh])
@@ -152,17 +152,17 @@ def prepare(
             part = _balanced(part, shown, aligner, make, config.fit.seed)
         expressions[dataset.name], faces = part, part.samples
         _log.info("%s: %d faces with expressions", dataset.name, len(faces))
-    return Prepared(keypoints, expressions, frame, _record(keypoints, expressions), skipped)
+    return Prepared(keypoints, expressions, frame, _record(keypoints, expressions))
 
 
 def _aligned_canvases(
-    dataset: Dataset, aligner: PictureAligner, file: Path, resume: bool, skipped: list[Skipped]
+    dataset: Dataset, aligner: PictureAligner, file: Path, resume: bool
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Cut stage 2's canvases, or read those that the run which is resumed has cut."""
     if resume and file.is_file():
         stored = load_file(file)
         return stored["canvases"], stored["places"]
-    canvases, places = expression_canvases(dataset, aligner, skipped)
+    canvases, places = expression_canvases(dataset, aligner)
     write_atomically(file, save({"canvases": canvases, "places": places}))
     return canvases, places
 
@@ -205,7 +205,7 @@ def _balanced(
     copies = extended.select(np.arange(len(own), len(extended)))
     if not len(copies):
         return part
-    canvases, places = expression_canvases(copies, aligner, [])
+    canvases, places = expression_canvases(copies, aligner)
     copies = copies.select(places)
     place_of = {int(row): int(place) for row, place in zip(shown.rows[own], own, strict=True)}
     copied = np.array([place_of[int(row)] for row in copies.rows], np.int64)
@@ -221,7 +221,7 @@ def seen_contents(prepared: Prepared, datasets: Sequence[Dataset]) -> list[bytes
                 part = kind[dataset.name]
                 drawn = {int(key.rpartition(":")[2]) for key in part.keys[~part.held_out]}
                 shown = dataset.select(np.isin(dataset.rows, list(drawn)))
-                hashes |= {content_hash(gray) for _, gray in read_pictures(shown, [])}
+                hashes |= {content_hash(gray) for _, gray in read_pictures(shown)}
     return sorted(hashes)
 
 
@@ -248,7 +248,7 @@ def _train_aligner(
     model = replace(config.model, width=32, tasks=("keypoints",), norm_per_task=False)
     torch.manual_seed(config.aligner.seed)
     network = SharedNetwork(model).to(device)
-    prepared = Prepared(dict(keypoints), {}, None, {}, [])
+    prepared = Prepared(dict(keypoints), {}, None, {})
     every_step = replace(config, keypoints=replace(config.keypoints, every=1))
     objective = keypoint_objective(every_step, prepared, device)
     folder = out / "aligner"
@@ -298,7 +298,7 @@ class PictureAligner:
 
 
 def measure_frame(
-    backend: TorchBackend, labelled: Sequence[Dataset], crop_factor: float, count: int = 1500
+    backend: TorchBackend, labelled: Sequence[Dataset], crop_factor: float
 ) -> NDArray[np.float64]:
     """Measure where FER2013's faces stand: the median place of schema.ALIGNED_POINTS in its first pictures.
 
@@ -309,7 +309,7 @@ def measure_frame(
     dataset = next((dataset for dataset in labelled if dataset.fer2013_frame), None)
     if dataset is None:
         raise DatasetError("no FER2013 among the data; stage 2's frame is measured on its pictures")
-    grays = [to_gray(dataset.load(place)) for place in range(min(count, len(dataset)))]
+    grays = [to_gray(dataset.load(place)) for place in range(min(FRAME_PICTURES, len(dataset)))]
     aligner = PictureAligner(backend, make_detector("none"), np.zeros((5, 2)), crop_factor)
     points = aligner.points(grays)[:, list(ALIGNED_POINTS)]
     return np.asarray(np.round(np.nanmedian(points, 0).astype(np.float64), 2))

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from facekit.alignment import ALIGNED_SIZE, align
+from facekit.alignment import align
 from facekit.analyzer import FaceAnalyzer
 from facekit.backends.onnx import open_session
 from facekit.backends.onnx_graph import GRAPHS, Graph
@@ -18,7 +18,8 @@ from facekit.detection import WholePicture, crop_boxes
 from facekit.errors import DatasetError, ImageError
 from facekit.geometry import crop, square
 from facekit.images import to_gray
-from facekit.keypoints import CROP_SIZE, find_keypoints
+from facekit.keypoints import find_keypoints
+from facekit.schema import ALIGNED_SIZE, CROP_SIZE
 from facekit.weights import StoredWeights
 
 FACES, BATCH = 256, 32

@@ -13,15 +13,13 @@ from numpy.typing import NDArray
 from facekit import drawing, geometry
 from facekit.errors import ImageError
 from facekit.images import to_gray
-from facekit.schema import EXPRESSIONS, KEYPOINTS
+from facekit.schema import ALIGNED_SIZE, EXPRESSIONS, KEYPOINTS
 
 if TYPE_CHECKING:
     from pandas import DataFrame
 
 Picture = NDArray[np.uint8] | Callable[[], NDArray[np.uint8]]
 """A picture (H, W, 3) uint8 RGB, or a function that reads it again when it is asked for."""
-
-ALIGNED_SIZE = 48
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +102,11 @@ class Face:
     image: Picture
     image_from_aligned: NDArray[np.float64]
 
+    @property
+    def caption(self) -> str:
+        """What is written beside the face when it is drawn, such as "happy 93%"."""
+        return f"{self.expression.label} {self.expression.confidence:.0%}"
+
     def crop(self) -> NDArray[np.uint8]:
         """Give the part (h, w, 3) uint8 RGB of the picture that lies in the box."""
         image = _pixels(self.image)
@@ -127,7 +130,7 @@ class Face:
         }
 
     def __repr__(self) -> str:
-        return f"Face({self.expression.label} {self.expression.confidence:.0%}, box {_rounded(self.box, 1)})"
+        return f"Face({self.caption}, box {_rounded(self.box, 1)})"
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,31 +213,29 @@ class Faces(Sequence[Face]):
         return [self._row(place, face.to_dict()) for place, face in enumerate(self)]
 
     def to_empty_row(self) -> list[Any]:
-        """Give the row of a picture without faces under the names of COLUMNS."""
-        row = [self.name, self.width, self.height, self.weights, self.error]
-        return [*row, *[None] * (len(COLUMNS) - len(row))]
+        """Give the row of a picture without faces."""
+        start = self._start()
+        return [*start, *[None] * (len(self._columns()) - len(start))]
+
+    def _columns(self) -> tuple[str, ...]:
+        return COLUMNS
+
+    def _start(self) -> list[Any]:
+        """Give the cells that a picture's rows have in common."""
+        return [self.name, self.width, self.height, self.weights, self.error]
 
     def _row(self, place: int, face: dict[str, Any]) -> list[Any]:
         expression, sigma = face["expression"], face["sigma"]
         points = [value for name, xy in face["keypoints"].items() for value in (*xy, sigma[name])]
         scores = [expression["scores"].get(label) for label in EXPRESSIONS]
-        row = [
-            self.name,
-            self.width,
-            self.height,
-            self.weights,
-            self.error,
-            place,
-            *face["box"],
-            face["score"],
-        ]
+        row = [*self._start(), place, *face["box"], face["score"]]
         return [*row, expression["label"], expression["confidence"], *scores, *points]
 
     def to_frame(self) -> DataFrame:
-        """Give a table of one row a face under the names of COLUMNS."""
+        """Give a table of one row a face."""
         from pandas import DataFrame
 
-        return DataFrame(self.to_rows(), columns=list(COLUMNS))
+        return DataFrame(self.to_rows(), columns=list(self._columns()))
 
     def draw(self) -> NDArray[np.uint8]:
         """Draw the faces' boxes, points and expressions on a copy of the picture (H, W, 3) uint8 RGB.
@@ -246,12 +247,11 @@ class Faces(Sequence[Face]):
         """
         if self.image is None:
             raise ImageError(f"{self.name}: no picture to draw on: {self.error}")
-        labels = [f"{face.expression.label} {face.expression.confidence:.0%}" for face in self]
         return drawing.draw(
             _pixels(self.image),
             np.array([face.box for face in self], np.float32).reshape(-1, 4),
             np.array([face.keypoints.xy for face in self], np.float32).reshape(-1, len(KEYPOINTS), 2),
-            labels,
+            [face.caption for face in self],
         )
 
     def __repr__(self) -> str:

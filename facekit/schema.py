@@ -67,6 +67,9 @@ EXPRESSIONS: Final = ("angry", "disgust", "fear", "happy", "sad", "surprise", "n
 FERPLUS: Final = ("neutral", "happy", "surprise", "sad", "angry", "disgust", "fear", "contempt")
 """The eight expressions of FER+, in the order of its vote columns."""
 
+DEFAULT_HEAD: Final = "fer2013"
+"""The expression head that analyses use, whatever its classes are."""
+
 RAF_DB: Final = ("surprise", "fear", "disgust", "happy", "sad", "angry", "neutral")
 """RAF-DB's labels 1..7."""
 
@@ -140,6 +143,14 @@ MEAN_FACE: Final = (
 """KEYPOINTS of the upright mean face, from the middle of their square box in units of its side.
 
 Measured: Procrustes mean, made symmetric, of the 1,207 faces of the Helen training set and AFW."""
+
+CROP_SIZE: Final = 96
+"""Side of the crop that stage 1 sees, pixels."""
+
+ALIGNED_SIZE: Final = 48
+"""Side of the aligned picture that stage 2 sees, pixels."""
+
+INPUT_SIZE: Final = MappingProxyType({"keypoints": CROP_SIZE, "expression": ALIGNED_SIZE})
 
 ALIGNED_POINTS: Final = tuple(
     KEYPOINTS.index(name)

@@ -15,8 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facekit import geometry
-
-Floats = NDArray[np.floating[Any]]
+from facekit.geometry import Floats
 
 # Chosen on synthetic motion of a real face, at rest and moving, and looked at on clips: benchmarks/video.py.
 POINT_CUTOFF, BOX_CUTOFF = 0.4, 0.15

@@ -18,10 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facekit import geometry
+from facekit.geometry import Floats
 from facekit.mirror import swap_sides
 from facekit.schema import MEAN_FACE
-
-Floats = NDArray[np.floating[Any]]
 
 SWAPPED: Final = "left_right_swapped"
 SHIFTED: Final = "shifted"

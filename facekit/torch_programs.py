@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from facekit.backends.torch import PRECISIONS
 from facekit.detector_network import STRIDES, for_inference
-from facekit.model import INPUT_SIZE, Branch, Task
+from facekit.model import Branch, Task
+from facekit.schema import INPUT_SIZE
 from facekit.weights import load_detector, load_weights
 
 

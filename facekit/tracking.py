@@ -10,8 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facekit import geometry
-
-Floats = NDArray[np.floating[Any]]
+from facekit.geometry import Floats
 
 LONGEST_GAP = 1.0
 """Seconds for which a face may be unseen, or unconfirmed by the detector, and still keep its id."""

@@ -6,25 +6,21 @@ import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from facekit import drawing, geometry
-from facekit.alignment import ALIGNED_SIZE
-from facekit.analyzer import DEFAULT_HEAD, FaceAnalyzer, FaceArrays
+from facekit import geometry
+from facekit.analyzer import FaceAnalyzer, FaceArrays
 from facekit.decoding import Frame, Video
 from facekit.errors import ConfigError
 from facekit.images import MAX_PIXELS, to_gray
 from facekit.readahead import ahead
 from facekit.results import COLUMNS, Expression, Face, Faces, Keypoints
-from facekit.schema import KEYPOINTS
+from facekit.schema import ALIGNED_SIZE, DEFAULT_HEAD, KEYPOINTS
 from facekit.smoothing import FaceSmoother
 from facekit.tracking import SceneCuts, Track, Tracker
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
 
 BATCH = 8
 """Most frames that are searched for faces together."""
@@ -44,6 +40,11 @@ class TrackedFace(Face):
     """
 
     id: int
+
+    @property
+    def caption(self) -> str:
+        """What is written beside the face when it is drawn, such as "#1 happy 93%"."""
+        return f"#{self.id} {super().caption}"
 
     def to_dict(self) -> dict[str, Any]:
         """Give the face as it stands in `facekit video --jsonl`."""
@@ -82,35 +83,14 @@ class FrameFaces(Faces):
 
     def to_rows(self) -> list[list[Any]]:
         """Give one row a face under the names of FRAME_COLUMNS."""
-        start = self._start()
-        return [
-            [*start, face.id, *row[_BOX:]] for face, row in zip(self.faces, super().to_rows(), strict=True)
-        ]
+        rows = zip(self.faces, super().to_rows(), strict=True)
+        return [[*self._start(), face.id, *row[_BOX:]] for face, row in rows]
 
-    def to_empty_row(self) -> list[Any]:
-        """Give the row of a frame without faces under the names of FRAME_COLUMNS."""
-        start = self._start()
-        return [*start, *[None] * (len(FRAME_COLUMNS) - len(start))]
+    def _columns(self) -> tuple[str, ...]:
+        return FRAME_COLUMNS
 
     def _start(self) -> list[Any]:
         return [self.frame, round(self.time, 6), self.width, self.height, self.error]
-
-    def to_frame(self) -> DataFrame:
-        """Give a table of one row a face under the names of FRAME_COLUMNS."""
-        from pandas import DataFrame
-
-        return DataFrame(self.to_rows(), columns=list(FRAME_COLUMNS))
-
-    def draw(self) -> NDArray[np.uint8]:
-        """Draw boxes, points, ids and expressions on a copy of the frame (H, W, 3) uint8 RGB; see Faces."""
-        if not isinstance(self.image, np.ndarray):
-            return super().draw()
-        return drawing.draw(
-            self.image,
-            np.array([face.box for face in self], np.float32).reshape(-1, 4),
-            np.array([face.keypoints.xy for face in self], np.float32).reshape(-1, len(KEYPOINTS), 2),
-            [f"#{face.id} {face.expression.label} {face.expression.confidence:.0%}" for face in self],
-        )
 
 
 _BOX = COLUMNS.index("x0")
@@ -138,8 +118,8 @@ def analyze_video(
         A file that OpenCV can read, or the number of a camera, which gives frames until it is closed and
         drops those that come too fast.
     every : int
-        Search for faces in every so many frames; between them, known faces are followed by their keypoints.
-        That is faster; a new face appears up to so many frames late.
+        Search for faces in every so many frames; between them, known faces are followed by their keypoints,
+        which is faster where the detector is slow. A new face appears up to so many frames late.
     raw : bool
         Do not smooth points, boxes and probabilities over time.
     analyzer : FaceAnalyzer, optional

@@ -8,7 +8,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+from facekit.data.faults import FaultFinder
 from facekit.data.files import strings
+from facekit.data.reading import read_ahead
 from facekit.data.samples import Dataset
 from facekit.model import ModelConfig, SharedNetwork
 from facekit.predictions import Predictions
@@ -81,6 +83,14 @@ def made_set(count: int, side: int = 64, **columns: object) -> Dataset:
         "splits": strings([None] * count),
     }
     return Dataset(**(given | columns))
+
+
+def faults_of(dataset: Dataset) -> dict[str, dict[str, object]]:
+    """Look for a dataset's faults in all of its pictures."""
+    finder = FaultFinder(dataset)
+    for place, picture in read_ahead(dataset, np.arange(len(dataset))):
+        finder.see(place, picture)
+    return finder.faults()
 
 
 def predictions_of(

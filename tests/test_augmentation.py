@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from facekit.augmentation import (
+    STILL,
     AugmentConfig,
     augment_expression,
     augment_keypoints,
@@ -14,11 +15,6 @@ from facekit.augmentation import (
     sample,
 )
 from facekit.schema import MEAN_FACE
-
-STILL = AugmentConfig(
-    rotation=0, scale=0, shift=0, mirror=False, contrast=0, brightness=0, gamma=0, noise=0,
-    low_resolution=0, cutout=0,
-)  # fmt: skip
 
 
 def generator() -> torch.Generator:

@@ -17,14 +17,13 @@ from data.small_sets import numbers, write_fer2013
 from facekit import FaceAnalyzer, evaluate, imagenet, plots
 from facekit.backends.torch import BaselineBranch
 from facekit.baseline_training import BaselineTrainConfig, default_config, train_baseline
-from facekit.baselines import BASELINES, HEAD, BaselineConfig, BaselineNetwork, describe_baselines, standard
+from facekit.baselines import BASELINES, BaselineConfig, BaselineNetwork, describe_baselines, standard
 from facekit.baselines.standard import Standard
 from facekit.configuration import DataConfig, read_settings
 from facekit.errors import ConfigError, DatasetError, WeightsError
 from facekit.fitting import FitConfig
 from facekit.imagenet import download
-from facekit.model import DEFAULT_HEAD, INPUT_SIZE
-from facekit.schema import EXPRESSIONS, KEYPOINTS, LABEL_SETS
+from facekit.schema import DEFAULT_HEAD, EXPRESSIONS, INPUT_SIZE, KEYPOINTS, LABEL_SETS
 from facekit.weights import load_stages, load_weights, shipped
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "baselines"
@@ -109,7 +108,6 @@ def test_every_model_of_the_five_projects_is_there_with_its_reference():
     assert told["stacked_cnn"]["parameters"] == 75_303 - 128
     assert told["cnn_222k"]["classes"] == list(LABEL_SETS["four"])
     assert "61%" in told["densenet169"]["reference_figure"]
-    assert HEAD == DEFAULT_HEAD
 
 
 @pytest.mark.parametrize("arch", BASELINES)
@@ -133,10 +131,10 @@ def test_a_branch_gives_what_the_network_gives_one_picture_at_a_time(arch):
             torch.testing.assert_close(folded[part], together[part], rtol=1e-3, atol=1e-3)
             torch.testing.assert_close(torch.cat([one[part] for one in alone]), folded[part])
     else:
-        assert together[HEAD].shape == (3, len(network.config.classes))
-        torch.testing.assert_close(folded[HEAD], together[HEAD], rtol=1e-3, atol=1e-4)
+        assert together[DEFAULT_HEAD].shape == (3, len(network.config.classes))
+        torch.testing.assert_close(folded[DEFAULT_HEAD], together[DEFAULT_HEAD], rtol=1e-3, atol=1e-4)
         torch.testing.assert_close(
-            torch.cat([one[HEAD] for one in alone]), folded[HEAD], rtol=1e-4, atol=1e-5
+            torch.cat([one[DEFAULT_HEAD] for one in alone]), folded[DEFAULT_HEAD], rtol=1e-4, atol=1e-5
         )
 
 
@@ -149,7 +147,7 @@ def test_stacked_cnn_is_as_deep_as_told_and_wider_the_deeper(stack, convolutions
     assert [layer.kernel_size for layer in layers] == [(2, 2)] * convolutions + [(1, 1)] * dense
     widths = [layer.out_channels for layer in layers]
     assert widths == sorted(widths)
-    assert network(torch.zeros(1, 1, 48, 48), "expression")[HEAD].shape == (1, 7)
+    assert network(torch.zeros(1, 1, 48, 48), "expression")[DEFAULT_HEAD].shape == (1, 7)
 
 
 @pytest.mark.parametrize(

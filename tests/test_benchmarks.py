@@ -52,12 +52,13 @@ def scripts():
         patch.syspath_prepend(str(BENCHMARKS))
         import charts
         import compare
+        import plots
         import reckoning
         import render
         import tables
 
         yield SimpleNamespace(
-            charts=charts, compare=compare, reckoning=reckoning, render=render, tables=tables
+            charts=charts, compare=compare, plots=plots, reckoning=reckoning, render=render, tables=tables
         )
 
 
@@ -597,7 +598,7 @@ def test_every_table_and_plot_can_be_drawn(scripts, valid, tmp_path):
         rows = [line for line in page.splitlines() if line.startswith("|")]
         assert len(rows) >= 3, name
         assert len({line.count("|") for line in rows}) == 1, name
-    for name in scripts.tables.PLOTS:
+    for name in scripts.plots.PLOTS:
         page = scripts.render.render(f"<!-- plot: {name} -->\n<!-- end -->", Path("docs/a.md"), tmp_path)
         assert f"](images/bench-{name}.svg)" in page, name
 
@@ -694,7 +695,7 @@ def test_medians_agree_within_a_tenth_or_the_quartiles(scripts, first, second, s
 # The command
 
 
-def test_the_command_tells_its_cost_first_and_what_it_could_not_measure(tmp_path, monkeypatch, capsys):
+def test_the_command_tells_its_cost_first_and_what_it_could_not_measure(tmp_path, monkeypatch):
     from typer.testing import CliRunner
 
     from facekit_cli.main import app

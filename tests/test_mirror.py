@@ -9,7 +9,6 @@ from facekit import geometry
 from facekit.mirror import (
     mirror_boxes,
     mirror_image,
-    mirror_matrix,
     mirror_per_point,
     mirror_points,
     mirroring_matrix,
@@ -64,7 +63,8 @@ def test_mirror_then_warp_is_warp_then_mirror(seed, width, size, angle, scale):
     image = np.random.default_rng(seed).uniform(0, 1, (50, width)).astype(np.float32)
     cosine, sine = scale * np.cos(angle), scale * np.sin(angle)
     image_from_crop = np.array([[cosine, -sine, 5.0], [sine, cosine, 3.0]])
-    of_mirrored = mirror_matrix(image_from_crop, width, size)
+    across, along = np.array(mirroring_matrix(width)), np.array(mirroring_matrix(size))
+    of_mirrored = geometry.compose(across, geometry.compose(image_from_crop, along))
 
     warped_then_mirrored = mirror_image(_sampled(image, image_from_crop, size))
     mirrored_then_warped = _sampled(np.ascontiguousarray(mirror_image(image)), of_mirrored, size)

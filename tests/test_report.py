@@ -16,7 +16,6 @@ from PIL import Image
 from facekit import crosschecking, evaluation, plots
 from facekit.analyzer import FaceAnalyzer
 from facekit.crosschecking import CrossCheck
-from facekit.data.faults import find_faults
 from facekit.data.samples import Skipped
 from facekit.predictions import Predictor
 from facekit.report import SUSPECT_COLUMNS, write_report
@@ -73,7 +72,7 @@ def result_of(dataset, found, analyzer, seen=None, reference=False):
     measured = evaluation.measure(dataset, found, Predictor(analyzer, "labels"), "data/set", None, 0)
     suspected = crosschecking._suspects(measured)
     judged = crosschecking._judge(measured, suspected) if reference else None
-    return CrossCheck(measured, suspected, find_faults(dataset), seen, judged)
+    return CrossCheck(measured, suspected, made.faults_of(dataset), seen, judged)
 
 
 def expression_result(analyzer, **columns):

@@ -9,11 +9,14 @@ import typer
 
 from facekit_cli import console
 from facekit_cli.options import (
+    AllowPrivate,
     BackendName,
+    BatchSize,
     DetectorModel,
     DetectorName,
     Device,
     MaxFaces,
+    MaxPixels,
     MinFace,
     MinScore,
     WeightsName,
@@ -76,16 +79,12 @@ def batch(
     device: Device = "auto",
     backend: BackendName = "auto",
     weights: WeightsName = "default",
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures analysed together.")] = 32,
+    batch_size: BatchSize = 32,
     min_score: MinScore = None,
     min_face: MinFace = None,
     max_faces: MaxFaces = None,
-    max_pixels: Annotated[
-        int | None, typer.Option(min=1, help="Refuse larger pictures.", show_default="50 million")
-    ] = None,
-    allow_private: Annotated[
-        bool, typer.Option("--allow-private", help="Let URLs reach addresses that are not public.")
-    ] = False,
+    max_pixels: MaxPixels = None,
+    allow_private: AllowPrivate = False,
 ) -> None:
     """Analyse very many pictures and write shards of JSON lines or Parquet; begin again to go on."""
     from facekit.batch.running import BatchConfig, run_batch

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
-
-import typer
+from typing import Any
 
 from facekit_cli import console
+from facekit_cli.options import JsonFile
 from facekit_cli.outputs import written
 
 
-def models(
-    json_out: Annotated[
-        str | None, typer.Option("--json", metavar="-|F", help="Write JSON to stdout or a file.")
-    ] = None,
-) -> None:
+def models(json_file: JsonFile = None) -> None:
     """Show the shipped weights and the classic models: tasks, parameters, classes, references."""
     entries = list_models()
-    if json_out is not None:
-        with written(json_out) as stream:
+    if json_file is not None:
+        with written(json_file) as stream:
             json.dump(entries, stream, indent=1)
             stream.write("\n")
         return

@@ -33,7 +33,14 @@ MinFace = Annotated[
     float | None, typer.Option(min=0, metavar="PX", help="Leave out faces smaller than this.")
 ]
 MaxFaces = Annotated[int | None, typer.Option(min=1, help="Keep only the largest faces.")]
+MaxPixels = Annotated[
+    int | None, typer.Option(min=1, help="Refuse larger pictures.", show_default="50 million")
+]
+AllowPrivate = Annotated[
+    bool, typer.Option("--allow-private", help="Let URLs reach addresses that are not public.")
+]
+BatchSize = Annotated[int, typer.Option(min=1, help="Pictures analysed together.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 Seed = Annotated[int, typer.Option(help="Of intervals and of the choice of rows.")]
 Strict = Annotated[bool, typer.Option("--strict", help="Stop at the first row that is faulty.")]
-JsonFile = Annotated[str | None, typer.Option("--json", metavar="-|F", help="Write all figures as JSON.")]
+JsonFile = Annotated[str | None, typer.Option("--json", metavar="-|F", help="Write everything as JSON.")]

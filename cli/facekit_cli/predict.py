@@ -18,11 +18,15 @@ import typer
 from facekit.errors import ConfigError
 from facekit_cli import console
 from facekit_cli.options import (
+    AllowPrivate,
     BackendName,
+    BatchSize,
     DetectorModel,
     DetectorName,
     Device,
+    JsonFile,
     MaxFaces,
+    MaxPixels,
     MinFace,
     MinScore,
     WeightsName,
@@ -64,9 +68,7 @@ def predict(
     inputs: Annotated[
         list[str], typer.Argument(metavar="INPUT", help="Path, URL, folder, glob, or - for stdin.")
     ],
-    json_file: Annotated[
-        str | None, typer.Option("--json", metavar="-|F", help="Write all results as a JSON list.")
-    ] = None,
+    json_file: JsonFile = None,
     csv_file: Annotated[str | None, typer.Option("--csv", metavar="F", help="Write one row a face.")] = None,
     draw: Annotated[
         str | None, typer.Option(metavar="DIR", help="Write the pictures with what was found.")
@@ -77,16 +79,12 @@ def predict(
     device: Device = "auto",
     backend: BackendName = "auto",
     weights: WeightsName = "default",
-    batch_size: Annotated[int, typer.Option(min=1, help="Pictures analysed together.")] = 32,
+    batch_size: BatchSize = 32,
     min_score: MinScore = None,
     min_face: MinFace = None,
     max_faces: MaxFaces = None,
-    max_pixels: Annotated[
-        int | None, typer.Option(min=1, help="Refuse larger pictures.", show_default="50 million")
-    ] = None,
-    allow_private: Annotated[
-        bool, typer.Option("--allow-private", help="Let URLs reach addresses that are not public.")
-    ] = False,
+    max_pixels: MaxPixels = None,
+    allow_private: AllowPrivate = False,
 ) -> None:
     """Find faces, their 15 keypoints and expressions in pictures."""
     if json_file == csv_file == "-":

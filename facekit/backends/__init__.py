@@ -96,14 +96,6 @@ def _has_accelerator() -> bool:
     return apple or shutil.which("nvidia-smi") is not None or Path("/dev/nvidiactl").exists()
 
 
-def usual_threads() -> int:
-    """Give OMP_NUM_THREADS, or as many as there are cores for this process."""
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    if asked.isdecimal() and int(asked):
-        return int(asked)
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def make_backend(name: str, weights: str | os.PathLike[str], device: str, precision: str) -> Backend:
     """Set up weights on a device by a backend's name; only that backend's libraries are imported.
 
@@ -121,6 +113,17 @@ def make_backend(name: str, weights: str | os.PathLike[str], device: str, precis
     from facekit.weights import load_stages
 
     return TorchBackend(load_stages(weights), device, precision)
+
+
+def cores() -> int:
+    """Count the processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def usual_threads() -> int:
+    """Give OMP_NUM_THREADS, or as many as there are cores."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return int(asked) if asked.isdecimal() and int(asked) else cores()
 
 
 def cut_crops(

@@ -17,13 +17,11 @@ from facekit.backends import CARD, cut_crops, usual_threads
 from facekit.backends.onnx_graph import GRAPHS, Graph, detector_graph
 from facekit.errors import ConfigError, WeightsError
 from facekit.padding import padded_batch
+from facekit.schema import INPUT_SIZE
 from facekit.weights import read_weights
 
 InferenceSession = Any
 """onnxruntime.InferenceSession; the package has no types."""
-
-
-INPUT_SIZE = {"keypoints": 96, "expression": 48}
 
 
 class OnnxBackend:

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from facekit import geometry
 from facekit.backends import cut_crops
 from facekit.errors import ConfigError
-from facekit.model import INPUT_SIZE, TASKS, Branch, Task, fold_batch_norms, multiplies_bfloat16
+from facekit.model import TASKS, Branch, Task, fold_batch_norms, multiplies_bfloat16
+from facekit.schema import INPUT_SIZE
 from facekit.weights import Weights
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -13,10 +13,7 @@ from torch import Tensor, nn
 
 from facekit.baselines import small, standard
 from facekit.errors import ConfigError
-from facekit.schema import KEYPOINTS, LABEL_SETS
-
-HEAD = "fer2013"
-"""The expression head that analyses use: model.DEFAULT_HEAD, whatever the classes are."""
+from facekit.schema import DEFAULT_HEAD, KEYPOINTS, LABEL_SETS
 
 
 @dataclass(frozen=True)
@@ -111,13 +108,13 @@ class BaselineNetwork(nn.Module):
 
         Returns
         -------
-        dict of HEAD to logits (B, C), or points (B, 15, 2) and expected errors (B, 15) in crop pixels
+        dict of DEFAULT_HEAD to logits (B, C), or points (B, 15, 2) and expected errors (B, 15) in crop pixels
         """
         if task != self.task:
             raise ValueError(f"{self.config.arch} is a network for {self.task}; asked for {task}")
         out = self.layers(crops)
         if task == "expression":
-            return {HEAD: out}
+            return {DEFAULT_HEAD: out}
         offsets, spread = out.float().split((2 * len(KEYPOINTS), len(KEYPOINTS)), 1)
         half = crops.shape[-1] / 2  # a coordinate of 1 is the crop's edge, 0 its middle
         points = offsets.unflatten(1, (len(KEYPOINTS), 2)) * half + (half - 0.5)
@@ -126,7 +123,7 @@ class BaselineNetwork(nn.Module):
 
 def baseline_record(config: BaselineConfig) -> dict[str, Any]:
     """Give a baseline's configuration as it stands in a header."""
-    heads = {HEAD: list(config.classes)} if config.classes else {}
+    heads = {DEFAULT_HEAD: list(config.classes)} if config.classes else {}
     return {**asdict(config), "heads": heads, "tasks": [config.baseline.task]}
 
 

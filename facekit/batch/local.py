@@ -13,6 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait as wait_for_any
 from typing import Any
 
+from facekit.backends import cores
 from facekit.batch.work import Analysis, Outcome, Task, Worker, join_singles
 from facekit.errors import ConfigError
 
@@ -118,11 +119,6 @@ class LocalEngine:
     def _renew(self) -> None:
         self.close()
         self._pool = self._new_pool()
-
-
-def cores() -> int:
-    """Count the processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 _analysis: Analysis | None = None

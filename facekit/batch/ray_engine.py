@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from facekit.batch.local import cores
+from facekit.backends import cores
 from facekit.batch.work import Analysis, Outcome, Task, Worker, join_singles
 from facekit.errors import ConfigError
 

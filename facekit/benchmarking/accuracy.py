@@ -23,8 +23,9 @@ from facekit.data.holdout import content_hash, held_out
 from facekit.data.label_boxes import label_boxes
 from facekit.data.samples import Dataset
 from facekit.evaluation import Evaluation
+from facekit.geometry import Floats
 from facekit.images import to_gray
-from facekit.metrics import Floats, keypoint_metrics, reliability
+from facekit.metrics import keypoint_metrics, reliability
 from facekit.weights import find_weights
 
 JITTER = 0.05

@@ -16,12 +16,11 @@ from facekit.augmentation import (
     sample,
     vary_light,
 )
-from facekit.benchmarking.machine import cores
+from facekit.backends import cores
 from facekit.benchmarking.measuring import Case, Clock, Figure, Setting, in_turns, threads, timing
 from facekit.benchmarking.stages import resident
 from facekit.data.resident import EXPRESSION_CANVAS, KEYPOINT_CANVAS
-from facekit.model import INPUT_SIZE
-from facekit.schema import MEAN_FACE
+from facekit.schema import INPUT_SIZE, MEAN_FACE
 
 
 def cases(setting: Setting) -> list[Case]:

@@ -100,7 +100,7 @@ def _folder(files: int) -> list[Figure]:
             path.write_bytes(as_jpeg(np.repeat(np.repeat(coarse, 8, 0), 8, 1)))
         listed = [_timed(lambda: load_dataset(folder))[0] for _ in range(5)]
         dataset = load_dataset(folder)
-        decoded = [_timed(lambda: sum(1 for _ in read_pictures(dataset, [])))[0] for _ in range(3)]
+        decoded = [_timed(lambda: sum(1 for _ in read_pictures(dataset)))[0] for _ in range(3)]
     return [
         timing(kind, times, "rows/s", files, dataset="class folder", rows=files)
         for kind, times in (("listing", listed), ("decoding", decoded))

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 import facekit
+from facekit.backends import cores
 
 PACKAGES = ("torch", "torchvision", "numpy", "opencv-python", "scikit-image", "pillow")
 
@@ -30,11 +31,6 @@ def describe(device: torch.device | None = None) -> dict[str, Any]:
         "packages": {name: _version(name) for name in PACKAGES},
         "facekit": facekit.__version__,
     }
-
-
-def cores() -> int:
-    """Count the processor cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def load() -> float | None:

@@ -25,9 +25,9 @@ def as_jpeg(picture: NDArray[np.uint8], quality: int = 95) -> bytes:
     return stream.getvalue()
 
 
-def write_album(folder: Path, count: int, width: int = 640, height: int = 480) -> list[Path]:
-    """Write the portrait as so many JPEG files, each of another brightness."""
-    picture, paths = portrait(width, height).astype(np.float32), []
+def write_album(folder: Path, count: int) -> list[Path]:
+    """Write the portrait as so many JPEG files of 640x480, each of another brightness."""
+    picture, paths = portrait(640, 480).astype(np.float32), []
     for place in range(count):
         path = folder / f"{place:05}.jpg"
         light = 0.8 + 0.4 * place / max(1, count - 1)

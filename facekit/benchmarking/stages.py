@@ -12,7 +12,8 @@ from torch import Tensor
 from facekit.backends.torch import choose_precision
 from facekit.benchmarking.measuring import UnavailableError
 from facekit.mirror import mirror_image
-from facekit.model import INPUT_SIZE, TASKS, Branch
+from facekit.model import TASKS, Branch
+from facekit.schema import INPUT_SIZE
 from facekit.weights import load_weights
 
 Running = Literal["eager", "compiled", "graph", "compiled graph"]

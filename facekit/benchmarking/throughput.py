@@ -13,8 +13,8 @@ from torch._C._autograd import DeviceType
 from torch.profiler import ProfilerActivity
 
 from facekit import FaceAnalyzer
+from facekit.backends import cores
 from facekit.benchmarking.floors import Work, count_work, measure_peaks, with_floor
-from facekit.benchmarking.machine import cores
 from facekit.benchmarking.measuring import (
     Case,
     Clock,

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from facekit.augmentation import AugmentConfig
-from facekit.benchmarking.machine import cores
+from facekit.backends import cores
 from facekit.benchmarking.measuring import (
     Case,
     Figure,
@@ -37,9 +37,9 @@ from facekit.data.resident import (
 )
 from facekit.data.samples import Dataset
 from facekit.fitting import FitConfig, fit
-from facekit.model import DEFAULT_HEAD, ModelConfig, SharedNetwork, Task
+from facekit.model import ModelConfig, SharedNetwork, Task
 from facekit.objectives import ExpressionObjective, KeypointObjective, Objective
-from facekit.schema import EXPRESSIONS, MEAN_FACE, PIXEL_MEAN, PIXEL_STD
+from facekit.schema import DEFAULT_HEAD, EXPRESSIONS, MEAN_FACE, PIXEL_MEAN, PIXEL_STD
 from facekit.weights import load_weights
 
 HEADS = {DEFAULT_HEAD: EXPRESSIONS}
@@ -176,7 +176,7 @@ def fer2013_samples(dataset: Dataset) -> tuple[ExpressionSamples, ExpressionSamp
     parts = []
     for split in ("train", "validation"):
         shown = dataset.split(split)
-        canvases, places = expression_canvases(shown, None, [])
+        canvases, places = expression_canvases(shown, None)
         parts.append((shown.select(places), canvases))
     hashes = {content_hash(canvas) for canvas in parts[1][1]}
     fresh = np.array([content_hash(canvas) not in hashes for canvas in parts[0][1]])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
 from typing import Any
 
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from facekit import geometry
 from facekit.data.holdout import content_hash
+from facekit.data.reading import Read
 from facekit.data.samples import SPLITS, Dataset
 from facekit.errors import ImageError
 from facekit.schema import EXPRESSIONS, FERPLUS, KEYPOINTS, MEAN_FACE, MIRROR_PERMUTATION
@@ -31,7 +31,6 @@ SCARCE = 0.2
 """A class with fewer rows than this share of the largest class is scarce."""
 
 _SIDED_PARTS = ("_eye_", "_eyebrow_", "mouth_")
-_AHEAD = 256
 
 
 class FaultFinder:
@@ -48,8 +47,11 @@ class FaultFinder:
         self._seen = np.zeros(len(dataset), np.bool_)
         self._blank, self._unreadable, self._outside = (np.zeros(len(dataset), np.bool_) for _ in range(3))
 
-    def see(self, place: int, image: NDArray[np.uint8]) -> None:
-        """Take in the picture (H, W) or (H, W, 3) of a sample."""
+    def see(self, place: int, image: Read) -> None:
+        """Take in the picture (H, W) or (H, W, 3) of a sample, or that it cannot be read."""
+        if isinstance(image, ImageError):
+            self._unreadable[place] = True
+            return
         self._seen[place] = True
         self._hashes[place] = int.from_bytes(content_hash(image))
         if self.dataset.boxes is not None:  # two faces of one picture are no doubles
@@ -59,10 +61,6 @@ class FaultFinder:
             points = self.dataset.points[place]
             known = points[np.isfinite(points).all(1)]
             self._outside[place] = len(known) and _reaches_out(geometry.box_around(known), image)
-
-    def miss(self, place: int) -> None:
-        """Take in that the picture of a sample cannot be read."""
-        self._unreadable[place] = True
 
     def faults(self) -> dict[str, dict[str, Any]]:
         """Give every kind of fault with how many rows have it and which, ready for JSON.
@@ -152,17 +150,6 @@ class FaultFinder:
         return {**_fault(rows, len(scarce)), "labels": dict(counts.most_common())}
 
 
-def find_faults(dataset: Dataset) -> dict[str, dict[str, Any]]:
-    """Read every picture of a dataset once and give its faults; see `FaultFinder.faults`."""
-    finder = FaultFinder(dataset)
-    for place, image in _pictures(dataset):
-        if image is None:
-            finder.miss(place)
-        else:
-            finder.see(place, image)
-    return finder.faults()
-
-
 def swapped_sides(points: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Tell which faces have left and right exchanged: in all points, or in those of eyes, brows or mouth.
 
@@ -216,19 +203,6 @@ def _reaches_out(box: NDArray[np.float32], image: NDArray[np.uint8]) -> bool:
     height, width = image.shape[:2]
     x0, y0, x1, y1 = box
     return bool(min(x0, y0) < 0 or x1 > width or y1 > height)
-
-
-def _pictures(dataset: Dataset) -> Iterator[tuple[int, NDArray[np.uint8] | None]]:
-    def read(place: int) -> NDArray[np.uint8] | None:
-        try:
-            return dataset.load(place)
-        except ImageError:
-            return None
-
-    with ThreadPoolExecutor(4) as pool:
-        for start in range(0, len(dataset), _AHEAD):
-            places = range(start, min(start + _AHEAD, len(dataset)))
-            yield from zip(places, pool.map(read, places), strict=True)
 
 
 def _fault(rows: Iterable[Any], n: int | None = None) -> dict[str, Any]:

@@ -138,7 +138,7 @@ def load_file(root: Path, sources: NDArray[Any], place: int) -> NDArray[np.uint8
     return read_image(root / sources[place])
 
 
-def sampled_sizes(root: Path, sources: NDArray[Any], count: int = 64) -> NDArray[np.int64]:
+def sampled_sizes(root: Path, sources: NDArray[Any]) -> NDArray[np.int64]:
     """Give the sizes (n, 2) of a few pictures, evenly spread: width and height, pixels.
 
     Only their headers are read; unreadable ones are left out, as loading them will say why.
@@ -147,7 +147,7 @@ def sampled_sizes(root: Path, sources: NDArray[Any], count: int = 64) -> NDArray
 
     faults = (OSError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning)
     sizes = []
-    for source in sources[:: max(1, len(sources) // count)]:
+    for source in sources[:: max(1, len(sources) // 64)]:
         try:
             with Image.open(root / source) as picture:
                 sizes.append(picture.size)

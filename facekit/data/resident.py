@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from itertools import islice
 from typing import Any, TypeVar
@@ -17,14 +15,15 @@ from torch import Tensor
 
 from facekit import geometry
 from facekit.data.label_boxes import label_boxes
-from facekit.data.samples import Dataset, Skipped
+from facekit.data.reading import read_ahead
+from facekit.data.samples import Dataset
 from facekit.errors import ImageError
 from facekit.images import to_gray
 from facekit.schema import EXPRESSIONS, FERPLUS
 
 KEYPOINT_CANVAS = 160
 EXPRESSION_CANVAS = 64
-READ_AHEAD = 64
+ALIGNED_TOGETHER = 256
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T", bound="KeypointSamples | ExpressionSamples")
@@ -90,36 +89,26 @@ def join(parts: Sequence[_T]) -> _T:
     return type(first)(*(torch.cat(column) for column in columns))
 
 
-def read_pictures(dataset: Dataset, skipped: list[Skipped]) -> Iterator[tuple[int, NDArray[np.uint8]]]:
-    """Read a dataset's pictures in order, a few ahead; unreadable ones are added to `skipped`.
+def read_pictures(dataset: Dataset) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """Read a dataset's pictures in order, a few ahead; how many cannot be read is logged.
 
     Yields
     ------
     place : int
     gray : (H, W) uint8
     """
-
-    def read(place: int) -> NDArray[np.uint8] | ImageError:
-        try:
-            return to_gray(dataset.load(place))
-        except ImageError as error:
-            return error
-
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        places = iter(range(len(dataset)))
-        waiting = [(place, pool.submit(read, place)) for place in islice(places, READ_AHEAD)]
-        while waiting:
-            place, future = waiting.pop(0)
-            waiting.extend((later, pool.submit(read, later)) for later in islice(places, 1))
-            picture = future.result()
-            if isinstance(picture, ImageError):
-                skipped.append(Skipped(int(dataset.rows[place]), str(dataset.sources[place]), str(picture)))
-            else:
-                yield place, picture
+    unread = []
+    for place, picture in read_ahead(dataset, np.arange(len(dataset))):
+        if isinstance(picture, ImageError):
+            unread.append(picture)
+        else:
+            yield place, to_gray(picture)
+    if unread:
+        _log.warning("%s: %d pictures are left out, the first: %s", dataset.path, len(unread), unread[0])
 
 
 def keypoint_samples(
-    dataset: Dataset, crop_factor: float, draw: float, skipped: list[Skipped]
+    dataset: Dataset, crop_factor: float, draw: float
 ) -> tuple[KeypointSamples, NDArray[np.int64]]:
     """Cut stage 1's canvases around labelled faces.
 
@@ -130,8 +119,6 @@ def keypoint_samples(
         Side of stage 1's crop over the side of the square around the 15 points.
     draw : float
         How often each sample is drawn, relative to other sets' samples.
-    skipped : list
-        Grows by the unreadable pictures.
 
     Returns
     -------
@@ -145,7 +132,7 @@ def keypoint_samples(
     usable = np.isfinite(boxes).all(1)
     canvases = np.empty((len(dataset), 1, KEYPOINT_CANVAS, KEYPOINT_CANVAS), np.uint8)
     kept = []
-    for place, gray in read_pictures(dataset, skipped):
+    for place, gray in read_pictures(dataset):
         if usable[place]:
             canvases[place, 0] = geometry.warp_picture(gray, image_from_canvas[place], KEYPOINT_CANVAS)
             kept.append(place)
@@ -163,7 +150,7 @@ Aligner = Callable[[Sequence[NDArray[np.uint8]]], NDArray[np.float64]]
 
 
 def expression_canvases(
-    dataset: Dataset, aligner: Aligner | None, skipped: list[Skipped], batch: int = 256
+    dataset: Dataset, aligner: Aligner | None
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Cut stage 2's canvases: FER2013's own pixels as they are, every other picture by the aligner.
 
@@ -172,10 +159,6 @@ def expression_canvases(
     dataset : Dataset
     aligner : Aligner or None
         None if the dataset's pictures are FER2013's.
-    skipped : list
-        Grows by the pictures that cannot be read or show no face.
-    batch : int
-        Pictures aligned together.
 
     Returns
     -------
@@ -183,9 +166,9 @@ def expression_canvases(
     places : (M,) int64, the dataset's samples that they show
     """
     margin = (EXPRESSION_CANVAS - 48) // 2
-    canvases, places = [], []
-    pictures = read_pictures(dataset, skipped)
-    while chunk := list(islice(pictures, batch)):
+    canvases, places, faceless = [], [], 0
+    pictures = read_pictures(dataset)
+    while chunk := list(islice(pictures, ALIGNED_TOGETHER)):
         grays = [gray for _, gray in chunk]
         if dataset.fer2013_frame or aligner is None:
             canvases += [np.pad(gray, margin, mode="edge") for gray in grays]
@@ -193,12 +176,13 @@ def expression_canvases(
             continue
         for (place, gray), matrix in zip(chunk, aligner(grays), strict=True):
             if np.isnan(matrix).any():
-                reason = "no face was found"
-                skipped.append(Skipped(int(dataset.rows[place]), str(dataset.sources[place]), reason))
+                faceless += 1
                 continue
             inner = np.array([[1.0, 0.0, -margin], [0.0, 1.0, -margin]])
             canvases.append(geometry.warp_picture(gray, geometry.compose(matrix, inner), EXPRESSION_CANVAS))
             places.append(place)
+    if faceless:
+        _log.warning("%s: no face found in %d pictures, which are left out", dataset.path, faceless)
     return np.stack(canvases), np.array(places, np.int64)
 
 

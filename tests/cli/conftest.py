@@ -30,8 +30,8 @@ def untrained(tmp_path_factory) -> Path:
     """Weights of a small network that never learnt, where only the flow of data is tested."""
     import torch
 
-    from facekit.model import DEFAULT_HEAD, ModelConfig, SharedNetwork
-    from facekit.schema import ALIGNED_POINTS, EXPRESSIONS, MEAN_FACE
+    from facekit.model import ModelConfig, SharedNetwork
+    from facekit.schema import ALIGNED_POINTS, DEFAULT_HEAD, EXPRESSIONS, MEAN_FACE
     from facekit.weights import model_record, save_weights
 
     torch.manual_seed(0)

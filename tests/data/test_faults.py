@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made import faults_of
 from small_sets import (
     FACE,
     facekit_json,
@@ -20,7 +21,7 @@ from small_sets import (
 )
 
 from facekit.data.catalog import load_dataset
-from facekit.data.faults import FaultFinder, find_faults, swapped_sides
+from facekit.data.faults import FaultFinder, swapped_sides
 from facekit.errors import ImageError
 from facekit.mirror import mirror_points
 from facekit.schema import KEYPOINTS, MIRROR_PERMUTATION
@@ -67,7 +68,7 @@ def test_duplicates_conflicts_overlaps_and_blanks(tmp_path: Path) -> None:
             (6, 5, "PrivateTest"),
         ],
     )
-    faults = find_faults(load_dataset(path))
+    faults = faults_of(load_dataset(path))
     assert faults["duplicates"] == {
         "n": 3,
         "rows": [0, 3, 6, 2, 5],
@@ -87,7 +88,7 @@ def test_labels_people_and_unreadable_pictures(tmp_path: Path) -> None:
     dataset = load_dataset(muxspace(tmp_path))
     (tmp_path / "images" / "odd.jpg").write_text("no picture")
     dataset = replace(dataset, splits=np.array(["train", "train", "train", "test", "test", "test"], object))
-    faults = find_faults(dataset)
+    faults = faults_of(dataset)
     assert faults["unknown_labels"] == {"n": 1, "rows": [5], "labels": {"bored": 1}}
     assert faults["unreadable"] == {"n": 1, "rows": [5]}
     assert faults["group_overlap"] == {"n": 2, "rows": [3, 4]}
@@ -98,7 +99,7 @@ def test_labels_people_and_unreadable_pictures(tmp_path: Path) -> None:
 def test_scarce_classes(tmp_path: Path) -> None:
     for place in range(12):
         save(tmp_path / ("happy" if place < 11 else "fear") / f"{place}.png", place, (8, 8))
-    imbalance = find_faults(load_dataset(tmp_path))["class_imbalance"]
+    imbalance = faults_of(load_dataset(tmp_path))["class_imbalance"]
     assert imbalance == {"n": 1, "rows": [0], "labels": {"happy": 11, "fear": 1}}
 
 
@@ -108,16 +109,16 @@ def test_points_outside_the_picture(tmp_path: Path) -> None:
     points[0, 3] = (119.5, 99.5)
     points[1, 3] = (119.6, 50)
     points[2, 3] = (np.nan, np.nan)
-    faults = find_faults(replace(dataset, points=points))
+    faults = faults_of(replace(dataset, points=points))
     assert faults["points_outside"] == {"n": 1, "rows": [1]}
 
 
 def test_two_faces_of_a_picture_are_no_duplicates(tmp_path: Path) -> None:
     path = facekit_json(tmp_path)
-    assert find_faults(load_dataset(path))["duplicates"]["n"] == 0
+    assert faults_of(load_dataset(path))["duplicates"]["n"] == 0
     pictures = json.loads(path.read_text())
     path.write_text(json.dumps([*pictures, pictures[1]]))
-    assert find_faults(load_dataset(path))["duplicates"]["rows"] == [2, 3]
+    assert faults_of(load_dataset(path))["duplicates"]["rows"] == [2, 3]
 
 
 def test_pictures_may_come_in_any_order(tmp_path: Path) -> None:
@@ -125,7 +126,7 @@ def test_pictures_may_come_in_any_order(tmp_path: Path) -> None:
     finder = FaultFinder(dataset)
     for place in (5, 0, 3, 2, 4, 1):
         finder.see(place, dataset.load(place))
-    assert finder.faults() == find_faults(dataset)
+    assert finder.faults() == faults_of(dataset)
     assert finder.faults()["duplicates"]["rows"] == [0, 3, 1, 4, 2, 5]
 
 
@@ -136,7 +137,7 @@ def test_only_unreadable_pictures_are_passed_over(tmp_path: Path) -> None:
         raise ImageError("no") if place else MemoryError
 
     with pytest.raises(MemoryError):
-        find_faults(replace(dataset, load=load))
+        faults_of(replace(dataset, load=load))
 
 
 class TestSwappedSides:
@@ -167,7 +168,7 @@ class TestSwappedSides:
 @pytest.mark.data
 def test_real_faults_of_fer2013(fer2013_csv: Path) -> None:
     dataset = load_dataset(fer2013_csv)
-    faults = find_faults(dataset)
+    faults = faults_of(dataset)
     assert len(dataset) == 32298
     assert faults["duplicates"]["surplus"] == 1530
     assert faults["duplicates"]["conflicting_groups"] == 47
