@@ -59,6 +59,8 @@ def _version(distribution: str) -> str:
 def _devices() -> Iterator[str]:
     import torch
 
+    from facekit.backends import choose_backend
+    from facekit.backends.onnx import multiplies_int8
     from facekit.backends.torch import choose_device, choose_precision
     from facekit.detection import DETECTORS
 
@@ -72,11 +74,13 @@ def _devices() -> Iterator[str]:
         precision = str(choose_precision("auto", torch.device(device))).removeprefix("torch.")
         mark = "  <- auto" if torch.device(device).type == chosen.type else ""
         console.say(f"device {device}: {name}, {precision}{mark}")
-    console.say("backend torch")
     runtime = "not installed; pip install 'facekit[onnx]'"
     if find_spec("onnxruntime"):
-        runtime = f"ONNX Runtime {_version('onnxruntime')}, cpu"
-    console.say(f"backend onnx: {runtime}")
+        numbers = "int8" if multiplies_int8() else "fp32"
+        runtime = f"ONNX Runtime {_version('onnxruntime')}, cpu, {numbers}"
+    usual, _ = choose_backend("auto", "default", "auto", "auto")
+    for name, told in (("torch", "all devices"), ("onnx", runtime)):
+        console.say(f"backend {name}: {told}{'  <- auto' if name == usual else ''}")
     console.say(f"detectors {', '.join(DETECTORS)}")
     yield from ()
 
