@@ -42,7 +42,7 @@ from facekit.export import PRECISIONS, export_networks
 from facekit.expression import find_expressions
 from facekit.images import to_gray
 from facekit.keypoints import find_keypoints
-from facekit.metrics import keypoint_metrics
+from facekit.metrics import expression_metrics, keypoint_metrics
 
 FACES = 500
 RUN = {"run": f"onnx and torch, both fp32, {FACES} faces"}
@@ -94,9 +94,10 @@ def accuracy(weights: str, data: Path, fer2013: Path, folders: Mapping[str, str]
         scores = np.concatenate([pixels_to_scores(backend, batch) for batch in batches])
         points, sigma = find_keypoints(backend, faces, np.arange(len(faces)), boxes)
         nme = keypoint_metrics(helen.points, points, sigma, boxes[:, 2] - boxes[:, 0]).nme
-        right = float((scores.argmax(1) == truth).mean())
+        told = expression_metrics(truth, scores)
         figures += [
-            value("accuracy, FER2013 PublicTest", 100 * right, "%", run=name, n=len(grays)),
+            value("accuracy, FER2013 PublicTest", 100 * told.accuracy, "%", run=name, n=told.n),
+            value("calibration error", 100 * told.ece, "%", run=name, n=told.n),
             value("NME, Helen held out", 100 * nme, "%", run=name, n=len(faces)),
         ]
     for precision, folder in folders.items():
