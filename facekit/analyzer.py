@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -82,9 +83,9 @@ class FaceAnalyzer:
         device: str = "auto",
         detector: str = "auto",
         precision: str = "auto",
-        weights: str = "default",
+        weights: str | os.PathLike[str] = "default",
         *,
-        detector_model: str | None = None,
+        detector_model: str | os.PathLike[str] | None = None,
         min_score: float | None = None,
         min_face: float | None = None,
         max_faces: int | None = None,

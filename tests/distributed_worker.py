@@ -27,7 +27,6 @@ def objectives() -> list[Objective]:
     generator = torch.Generator().manual_seed(0)
     expression = ExpressionSamples(
         torch.randint(0, 256, (40, 1, 64, 64), generator=generator).to(torch.uint8),
-        torch.arange(40) % 7,
         torch.ones(40),
         torch.cat([torch.eye(7)[torch.arange(40) % 7], torch.eye(3)[torch.arange(40) % 3]], 1),
         torch.stack([torch.ones(40), (torch.arange(40) < 10).float()], 1),

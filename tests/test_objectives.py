@@ -38,7 +38,7 @@ def expressions(count: int, draw: float = 1.0) -> ExpressionSamples:
     targets = torch.cat([torch.eye(7)[labels], torch.tensor([[1.0, 0.0, 0.0]]).expand(count, -1)], 1)
     weights = torch.stack([torch.ones(count), (labels == 3).float()], 1)
     grays = torch.arange(count, dtype=torch.uint8)[:, None, None, None].expand(-1, 1, 64, 64)
-    return ExpressionSamples(grays.clone(), labels, torch.full((count,), draw), targets, weights)
+    return ExpressionSamples(grays.clone(), torch.full((count,), draw), targets, weights)
 
 
 def expression_objective(samples: ExpressionSamples, **settings: object) -> ExpressionObjective:

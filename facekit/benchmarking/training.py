@@ -105,7 +105,6 @@ def _made_expressions(batch: int, steps: int, device: torch.device) -> Objective
     ones = torch.ones(count)
     samples = ExpressionSamples(
         resident(count, EXPRESSION_CANVAS, torch.device("cpu")),
-        labels,
         ones,
         torch.nn.functional.one_hot(labels).float(),
         ones[:, None],

@@ -8,7 +8,6 @@ has no face.
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from facekit import geometry
-from facekit.data.files import read_rows
+from facekit.data.files import photo_of, read_rows
 from facekit.data.holdout import held_out
 from facekit.errors import DatasetError
 from facekit.images import find_pictures, read_image
@@ -35,7 +34,6 @@ SMALLEST = 8.0
 LEVELS = 6
 """Sizes at which a picture is kept, each half of the one before, so that shrinking does not alias."""
 
-_PHOTO = re.compile(r"(.*\d)_\d{1,2}")
 _log = logging.getLogger(__name__)
 
 
@@ -98,7 +96,7 @@ def split_labels(labels: Labels, count_of: Mapping[str, int]) -> tuple[Labels, L
         (``100032540_1``, ``100032540_2``) are in neither part.
     """
     folders = np.array([path.parent.name for path in labels.paths])
-    photos = np.array([found[1] if (found := _PHOTO.fullmatch(p.stem)) else p.stem for p in labels.paths])
+    photos = np.array([photo_of(path.stem) for path in labels.paths])
     held = np.zeros(len(photos), np.bool_)
     for folder, count in count_of.items():
         inside = np.flatnonzero(folders == folder)

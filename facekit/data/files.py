@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +18,8 @@ from facekit.data.samples import Dataset, Skipped, known_split
 from facekit.errors import DatasetError
 from facekit.images import SUFFIXES as PICTURES
 from facekit.images import read_image
+
+_FACE_OF_PHOTO = re.compile(r"(.*\d)_\d{1,2}")
 
 NO_POINTS = np.full((15, 2), np.nan, np.float32)
 """A face of which no point is labelled."""
@@ -121,6 +124,12 @@ def person_of(stem: str) -> str | None:
     """Give the person in a name such as "Abdoulaye_Wade_0002": the words before the number, if any."""
     person, _, number = stem.rpartition("_")
     return person if number.isdigit() and any(letter.isalpha() for letter in person) else None
+
+
+def photo_of(stem: str) -> str:
+    """Give the photo that a face was cut from: "100032540" of "100032540_1"; else the name itself."""
+    found = _FACE_OF_PHOTO.fullmatch(stem)
+    return found[1] if found else stem
 
 
 def split_of(name: str) -> str | None:

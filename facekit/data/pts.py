@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from facekit.data.files import Collector, split_of, walk
+from facekit.data.files import Collector, photo_of, split_of, walk
 from facekit.data.samples import Dataset
 from facekit.errors import DatasetError
 from facekit.images import SUFFIXES as PICTURES
@@ -26,7 +26,6 @@ helen/100032540_1.pts      version: 1 / n_points: 68 / { / 150.92 142.06 / ... /
 
 _SUFFIXES = (*PICTURES, ".pts")
 _HEADER = re.compile(r"version:\s*\d+\s+n_points:\s*(\d+)\s*\{([^{}]*)\}\s*")
-_PHOTO = re.compile(r"(.*\d)_\d{1,2}")
 
 
 def matches(path: Path) -> bool:
@@ -58,8 +57,7 @@ def read(path: Path) -> Dataset:
         if isinstance(points, str):
             found.skip(row, f"{stem}.pts", points)
             continue
-        photo = _PHOTO.fullmatch(stem)
-        found.add(row, pictures[0], split=split_of(stem), points=points, group=photo[1] if photo else stem)
+        found.add(row, pictures[0], split=split_of(stem), points=points, group=photo_of(stem))
     return found.dataset(path.resolve().name, "pts", path, whole_pictures=True)
 
 

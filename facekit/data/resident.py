@@ -19,7 +19,7 @@ from facekit.data.reading import read_ahead
 from facekit.data.samples import Dataset
 from facekit.errors import ImageError
 from facekit.images import to_gray
-from facekit.schema import EXPRESSIONS, FERPLUS
+from facekit.schema import FERPLUS
 
 KEYPOINT_CANVAS = 160
 EXPRESSION_CANVAS = 64
@@ -55,14 +55,12 @@ class ExpressionSamples:
     Attributes
     ----------
     canvases : (N, 1, 64, 64) uint8, the aligned 48x48 crop in the middle
-    labels : (N,) int64, of schema.EXPRESSIONS; -1 for a label that is not one of them
     draws : (N,) float32, how often a sample is drawn an epoch
     targets : (N, sum of C) float32, each head's target distribution, heads side by side
     weights : (N, heads) float32, 0 where the sample says nothing to the head
     """
 
     canvases: Tensor
-    labels: Tensor
     draws: Tensor
     targets: Tensor
     weights: Tensor
@@ -222,11 +220,9 @@ def expression_samples(
             target, weight = _one_hot(dataset.labels, classes, importance)
         targets.append(target)
         weights.append(weight)
-    labels = np.array([EXPRESSIONS.index(label) if label in EXPRESSIONS else -1 for label in dataset.labels])
     return ExpressionSamples(
         torch.from_numpy(canvases)[:, None],
-        torch.from_numpy(labels),
-        torch.full((len(labels),), draw),
+        torch.full((len(dataset),), draw),
         torch.from_numpy(np.concatenate(targets, 1).astype(np.float32)),
         torch.from_numpy(np.stack(weights, 1).astype(np.float32)),
     )

@@ -28,28 +28,9 @@ def facekit() -> Command:
 @pytest.fixture(scope="session")
 def untrained(tmp_path_factory) -> Path:
     """Weights of a small network that never learnt, where only the flow of data is tested."""
-    import torch
+    from made import weights
 
-    from facekit.model import ModelConfig, SharedNetwork
-    from facekit.schema import ALIGNED_POINTS, DEFAULT_HEAD, EXPRESSIONS, MEAN_FACE
-    from facekit.weights import model_record, save_weights
-
-    torch.manual_seed(0)
-    config = ModelConfig(width=8, blocks=(1, 1, 1, 1), heads={DEFAULT_HEAD: EXPRESSIONS})
-    frame = np.array(MEAN_FACE)[list(ALIGNED_POINTS)] * 32 + 24
-    header = {
-        "name": "untrained-v0",
-        "model": model_record(config),
-        "mean": 0.5,
-        "std": 0.25,
-        "crop_factor": 1.6,
-        "frame": frame.tolist(),
-        "temperature": {DEFAULT_HEAD: 1.0},
-        "sigma_factor": 1.0,
-    }
-    path = tmp_path_factory.mktemp("weights") / "untrained.safetensors"
-    save_weights(path, SharedNetwork(config), "shared", header)
-    return path
+    return Path(weights(tmp_path_factory.mktemp("weights")))
 
 
 @pytest.fixture(scope="session")

@@ -33,7 +33,7 @@ def test_the_object_of_the_contract(evaluate, fer2013):
     keys = ["dataset", "format", "split", "n", "weights", "skipped", "expression", "keypoints"]
     assert [key for key in found if key in keys] == keys
     assert (found["dataset"], found["format"], found["split"]) == (str(fer2013), "fer2013", None)
-    assert (found["n"], found["weights"], found["skipped"]) == (40, "untrained-v0", [])
+    assert (found["n"], found["weights"], found["skipped"]) == (40, "untrained-0", [])
     assert found["keypoints"] is None
     assert 0 <= found["expression"]["accuracy"] <= 1
 
@@ -49,7 +49,7 @@ def test_text_names_the_main_figures(evaluate, fer2013):
     done = evaluate(fer2013, "--tta")
     assert done.exit_code == 0
     first, second, *figures = done.stdout.splitlines()
-    assert first == f"{fer2013} (fer2013): 40 rows, weights untrained-v0"
+    assert first == f"{fer2013} (fer2013): 40 rows, weights untrained-0"
     assert second == "expression: 40 faces, 0 not found"
     assert [line.split()[0] for line in figures][:3] == ["accuracy", "balanced_accuracy", "macro_f1"]
 

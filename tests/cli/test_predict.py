@@ -34,7 +34,7 @@ def test_a_picture_gives_one_object_of_the_contract(predict, album):
     (one,) = json.loads(done.stdout)
     assert list(one) == ["image", "width", "height", "weights", "error", "faces"]
     assert one["image"] == str(album / "b.jpg")
-    assert (one["width"], one["height"], one["weights"], one["error"]) == (60, 40, "untrained-v0", None)
+    assert (one["width"], one["height"], one["weights"], one["error"]) == (60, 40, "untrained-0", None)
     (face,) = one["faces"]
     assert list(face) == ["box", "score", "keypoints", "sigma", "expression"]
     assert face["box"] == [0, 0, 60, 40]
