@@ -90,7 +90,10 @@ class Video:
             int(self._capture.get(key)) for key in (cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)
         )
         if self.width * self.height > max_pixels:
-            raise ImageError(f"{self.name}: {self.width}x{self.height}; the limit is {max_pixels:,} pixels")
+            raise ImageError(
+                f"{self.name}: {self.width}x{self.height}; the limit is {max_pixels:,} pixels; shrink it, or "
+                "raise max_pixels"
+            )
         rate, count = (self._capture.get(key) for key in (cv2.CAP_PROP_FPS, cv2.CAP_PROP_FRAME_COUNT))
         self.rate = float(rate) if 1 <= rate <= 240 else USUAL_RATE
         self.count = int(count) if count > 0 and not self.live else None

@@ -74,7 +74,7 @@ def _devices() -> Iterator[str]:
         precision = str(choose_precision("auto", torch.device(device))).removeprefix("torch.")
         mark = "  <- auto" if torch.device(device).type == chosen.type else ""
         console.say(f"device {device}: {name}, {precision}{mark}")
-    runtime = "not installed; pip install 'facekit[onnx]'"
+    runtime = "not installed; it comes with the extra `onnx`"
     if find_spec("onnxruntime"):
         numbers = "int8" if multiplies_int8() else "fp32"
         runtime = f"ONNX Runtime {_version('onnxruntime')}, cpu, {numbers}"

@@ -141,7 +141,9 @@ def open_session(model: str | bytes) -> InferenceSession:
     try:
         import onnxruntime  # type: ignore[import-untyped]
     except ModuleNotFoundError as error:
-        raise ConfigError(f"{error}; the onnx backend needs it: pip install 'facekit[onnx]'") from error
+        raise ConfigError(
+            f"{error}; the onnx backend needs it: install facekit with its extra `onnx`"
+        ) from error
     options = onnxruntime.SessionOptions()
     # A number that is given keeps ONNX Runtime from binding threads to cores that a container may lack.
     options.intra_op_num_threads = usual_threads()

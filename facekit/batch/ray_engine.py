@@ -231,7 +231,7 @@ def _import_ray(*, local: bool) -> Any:
             import ray
             import ray.data
     except ModuleNotFoundError as error:
-        raise ConfigError(f"{error}; --engine ray needs it: pip install 'facekit[ray]'") from error
+        raise ConfigError(f"{error}; --engine ray needs it: install facekit with its extra `ray`") from error
     return ray
 
 

@@ -180,7 +180,7 @@ def check_format(format: str) -> None:
         try:
             import pyarrow  # noqa: F401
         except ModuleNotFoundError as error:
-            raise ConfigError(f"{error}; Parquet needs it: pip install 'facekit[ray]'") from error
+            raise ConfigError(f"{error}; Parquet needs it: install facekit with its extra `ray`") from error
 
 
 def _to_parquet(lines: bytes) -> bytes:

@@ -201,5 +201,5 @@ def _pyarrow() -> tuple[Any, Any]:
         import pyarrow
         import pyarrow.parquet
     except ModuleNotFoundError as error:
-        raise ConfigError(f"{error}; Parquet needs it: pip install 'facekit[ray]'") from error
+        raise ConfigError(f"{error}; Parquet needs it: install facekit with its extra `ray`") from error
     return pyarrow, pyarrow.parquet

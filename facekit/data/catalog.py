@@ -129,7 +129,7 @@ def load_dataset(path: str | os.PathLike[str], format: str = "auto", *, strict: 
 def _existing(path: str | os.PathLike[str]) -> Path:
     place = Path(path)
     if not place.exists():
-        raise DatasetError(f"{place}: no such file or folder")
+        raise DatasetError(f"{place}: no such file or folder; check the path")
     return place
 
 
