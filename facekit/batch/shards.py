@@ -13,6 +13,7 @@ from typing import Any
 
 from facekit.batch.plan import FILE as PLAN
 from facekit.batch.plan import Plan
+from facekit.batch.tables import import_pyarrow
 from facekit.batch.work import Outcome
 from facekit.errors import ConfigError
 from facekit.schema import EXPRESSIONS, KEYPOINTS
@@ -177,10 +178,7 @@ def check_format(format: str) -> None:
     if format not in FORMATS:
         raise ConfigError(f"unknown format {format!r}: expected {' or '.join(FORMATS)}")
     if format == "parquet":
-        try:
-            import pyarrow  # noqa: F401
-        except ModuleNotFoundError as error:
-            raise ConfigError(f"{error}; Parquet needs it: install facekit with its extra `ray`") from error
+        import_pyarrow()
 
 
 def _to_parquet(lines: bytes) -> bytes:

@@ -79,7 +79,7 @@ def parquet_chunks(path: str, size: int, most: int, column: str | None, root: st
     A row group is read as a whole, so that smaller chunks would read its pictures again and again.
     """
     stamp = stamp_of(path)
-    arrow, parquet = _pyarrow()
+    arrow, parquet = import_pyarrow()
     try:
         with parquet.ParquetFile(path) as file:
             chosen = _choose(path, file.schema_arrow.names, column)
@@ -190,13 +190,14 @@ def _rows(path: str, start: int) -> Iterator[tuple[int, list[str]]]:
 @lru_cache(maxsize=1)
 def _row_group(path: str, _stamp: Stamp | None, group: int, column: str) -> tuple[int, Any]:
     """Read a column of a row group; the next chunk is likely to be in the same one."""
-    _, parquet = _pyarrow()
+    _, parquet = import_pyarrow()
     with parquet.ParquetFile(path) as file:
         before = sum(file.metadata.row_group(earlier).num_rows for earlier in range(group))
         return before, file.read_row_group(group, columns=[column]).column(0)
 
 
-def _pyarrow() -> tuple[Any, Any]:
+def import_pyarrow() -> tuple[Any, Any]:
+    """Give pyarrow and its parquet; raise ConfigError where it is not installed."""
     try:
         import pyarrow
         import pyarrow.parquet
