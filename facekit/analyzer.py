@@ -179,7 +179,7 @@ class FaceAnalyzer:
         crop_boxes: NDArray[np.float32],
         *,
         head: str = DEFAULT_HEAD,
-        mirrored_too: bool = False,
+        tta: bool = False,
     ) -> FaceArrays:
         """Run both stages on faces whose crops are known.
 
@@ -190,16 +190,14 @@ class FaceAnalyzer:
         crop_boxes : (N, 4) float32, square, image edges: stage 1's crops
         head : str
             Expression head.
-        mirrored_too : bool
+        tta : bool
             Give the mean over the pictures and their mirrors.
         """
         points, sigma = find_keypoints(self.backend, grays, picture_of_face, crop_boxes)
         image_from_aligned = align(points, self.backend.header["frame"])
         scores = find_expressions(self.backend, grays, picture_of_face, image_from_aligned, head)
         faces = FaceArrays(points, sigma, image_from_aligned, scores)
-        return (
-            self._mean_with_mirror(faces, grays, picture_of_face, crop_boxes, head) if mirrored_too else faces
-        )
+        return self._mean_with_mirror(faces, grays, picture_of_face, crop_boxes, head) if tta else faces
 
     def _mean_with_mirror(
         self,

@@ -277,11 +277,10 @@ def crosscheck(
     ------
     DatasetError, WeightsError, DetectorError, ConfigError
     """
+    samples = dataset if isinstance(dataset, Dataset) else load_dataset(dataset, format, strict=strict)
     if reference is not None:
-        samples = dataset if isinstance(dataset, Dataset) else load_dataset(dataset, format, strict=strict)
-        chosen = choose_samples(join_ferplus(samples, reference), split=split, limit=limit, seed=seed)
-    else:
-        chosen = choose_samples(dataset, format, split, limit, seed, strict)
+        samples = join_ferplus(samples, reference)
+    chosen = choose_samples(samples, split=split, limit=limit, seed=seed)
     trained = None if analyzer else weights
     analyzer = analyzer or FaceAnalyzer(device, detector, weights=weights, backend="torch")
     heads = analyzer.backend.header["model"]["heads"]

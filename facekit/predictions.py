@@ -226,7 +226,7 @@ class Predictor:
             if self.both:
                 found.points[:], found.sigma[:] = find_keypoints(self.analyzer.backend, grays, faces, crops)
         elif len(faces):
-            arrays = self.analyzer.describe(grays, faces, crops[faces], head=self.head, mirrored_too=self.tta)
+            arrays = self.analyzer.describe(grays, faces, crops[faces], head=self.head, tta=self.tta)
             image_from_aligned = arrays.image_from_aligned
             found.points[faces], found.sigma[faces] = arrays.points_image, arrays.sigma
             found.scores[faces] = self._named(arrays.scores, self.head)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import subprocess
@@ -210,9 +211,9 @@ def _train_folds(
     if not processes.leads:
         return
     stored = {"keys": np.array(keys), "probabilities": np.concatenate(probabilities)}
-    temporary = out / ".folds.npz"
-    np.savez(temporary, allow_pickle=False, **stored)
-    temporary.replace(out / "folds.npz")
+    file = io.BytesIO()
+    np.savez(file, allow_pickle=False, **stored)
+    write_atomically(out / "folds.npz", file.getvalue())
 
 
 def _folds_of(samples: ExpressionSamples, folds: int) -> NDArray[np.int64]:

@@ -16,10 +16,10 @@ from facekit_cli.options import (
     Head,
     JsonFile,
     Limit,
-    Mirrored,
     Seed,
     Split,
     Strict,
+    Tta,
     WeightsName,
 )
 from facekit_cli.outputs import written
@@ -43,7 +43,7 @@ def crosscheck(
     data_format: Format = "auto",
     split: Split = None,
     boxes: BoxSource = None,
-    tta: Mirrored = False,
+    tta: Tta = False,
     limit: Limit = None,
     weights: WeightsName = "default",
     head: Head = None,

@@ -15,10 +15,10 @@ from facekit_cli.options import (
     Head,
     JsonFile,
     Limit,
-    Mirrored,
     Seed,
     Split,
     Strict,
+    Tta,
     WeightsName,
 )
 from facekit_cli.outputs import written
@@ -32,7 +32,7 @@ def evaluate(
     data_format: Format = "auto",
     split: Split = None,
     boxes: BoxSource = None,
-    tta: Mirrored = False,
+    tta: Tta = False,
     limit: Limit = None,
     weights: WeightsName = "default",
     head: Head = None,

@@ -19,7 +19,7 @@ DatasetPath = Annotated[str, typer.Argument(metavar="DATASET", help="A labelled 
 Format = Annotated[str, typer.Option("--format", metavar="F", help="The dataset's format; auto finds it.")]
 Split = Annotated[str | None, typer.Option(metavar="S", help="train, validation, test or a native name.")]
 BoxSource = Annotated[Boxes | None, typer.Option(help="Where a face's box comes from.")]
-Mirrored = Annotated[bool, typer.Option("--tta", help="Mean over the picture and its mirror.")]
+Tta = Annotated[bool, typer.Option("--tta", help="Mean over the picture and its mirror.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Only this many rows, chosen by the seed.")]
 WeightsName = Annotated[str, typer.Option(metavar="W", help="A shipped name or a file.")]
 Head = Annotated[str | None, typer.Option(metavar="H", help="The expression head.")]
