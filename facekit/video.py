@@ -33,7 +33,7 @@ BATCH_BYTES = 64 << 20
 """Of large frames, only so many go together; three batches are in memory at a time."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TrackedFace(Face):
     """One face of a frame.
 
@@ -49,8 +49,11 @@ class TrackedFace(Face):
         """Give the face as it stands in `facekit video --jsonl`."""
         return {"id": self.id, **super().to_dict()}
 
+    def __repr__(self) -> str:
+        return f"#{self.id} {super().__repr__()}"
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class FrameFaces(Faces):
     """The faces of one frame of a video, largest first.
 
@@ -111,6 +114,9 @@ class FrameFaces(Faces):
             np.array([face.keypoints.xy for face in self], np.float32).reshape(-1, len(KEYPOINTS), 2),
             [f"#{face.id} {face.expression.label} {face.expression.confidence:.0%}" for face in self],
         )
+
+    def __repr__(self) -> str:
+        return f"frame {self.frame} {super().__repr__()}"
 
 
 _BOX = COLUMNS.index("x0")
