@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from facekit.alignment import align
 from facekit.backends import Backend, choose_backend, make_backend
 from facekit.detection import Detections, crop_boxes, make_detector
-from facekit.errors import ImageError
+from facekit.errors import ConfigError, ImageError
 from facekit.expression import find_expressions
 from facekit.images import MAX_PIXELS, as_inputs, read_image, to_gray
 from facekit.keypoints import find_keypoints
@@ -94,6 +94,9 @@ class FaceAnalyzer:
         batch_size: int = 32,
         backend: str = "auto",
     ) -> None:
+        for name, value in (("batch_size", batch_size), ("max_faces", max_faces)):
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} is {value}: expected at least 1")
         backend, precision = choose_backend(backend, weights, device, precision)
         self.backend: Backend = make_backend(backend, weights, device, precision)
         self.detector = make_detector(

@@ -21,8 +21,9 @@ from facekit.configuration import TrainConfig
 from facekit.data.catalog import load_dataset
 from facekit.data.holdout import content_hash
 from facekit.data.resident import ExpressionSamples, join, take, to_device
+from facekit.data.samples import Dataset
 from facekit.distributed import Processes, join_processes
-from facekit.errors import ConfigError
+from facekit.errors import ConfigError, DatasetError
 from facekit.fitting import EpochRecord, fit
 from facekit.model import SharedNetwork
 from facekit.objectives import ExpressionObjective, Objective
@@ -80,9 +81,12 @@ def train(
     ------
     DatasetError, ConfigError, ProcessError
     """
+    if folds == 1 or (folds and "expression" not in config.model.tasks):
+        raise ConfigError(f"folds is {folds}: expected 0, or at least 2 to predict expressions by")
     folder, (processes, on) = Path(out), join_processes(choose_device(device))
     folder.mkdir(parents=True, exist_ok=True)
     datasets = [dataset for path in data if (dataset := load_dataset(path)).name not in config.data.leave_out]
+    _check_labels(config.model.tasks, datasets)
     prepared = yield from processes.led(prepare(config, datasets, folder, on, resume))
     if folds:
         yield from _train_folds(config, prepared, folder, on, resume, folds, processes)
@@ -99,6 +103,20 @@ def train(
     header = finish(config, prepared, network, objectives)
     save_weights(folder / "weights.safetensors", network, "shared", header)
     write_atomically(folder / "weights.seen", b"".join(seen_contents(prepared, datasets)))
+
+
+def _check_labels(tasks: Sequence[str], datasets: Sequence[Dataset]) -> None:
+    """Raise DatasetError, before anything is prepared, if a task has no labels to be learnt from."""
+    there = {
+        "expression": any(dataset.labels is not None for dataset in datasets),
+        "keypoints": any(dataset.points is not None for dataset in datasets),
+    }
+    missing = [task for task in tasks if not there[task]]
+    if missing:
+        raise DatasetError(
+            f"no labels for {' and '.join(missing)} among the data; name a dataset that has them too, or set "
+            "tasks under [model] in the configuration"
+        )
 
 
 def _network(config: TrainConfig, device: torch.device) -> SharedNetwork:

@@ -29,7 +29,7 @@ BATCH_BYTES = 64 << 20
 """Of large frames, only so many go together; three batches are in memory at a time."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class TrackedFace(Face):
     """One face of a frame.
 
@@ -50,8 +50,11 @@ class TrackedFace(Face):
         """Give the face as it stands in `facekit video --jsonl`."""
         return {"id": self.id, **super().to_dict()}
 
+    def __repr__(self) -> str:
+        return f"#{self.id} {super().__repr__()}"
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class FrameFaces(Faces):
     """The faces of one frame of a video, largest first.
 
@@ -91,6 +94,9 @@ class FrameFaces(Faces):
 
     def _start(self) -> list[Any]:
         return [self.frame, round(self.time, 6), self.width, self.height, self.error]
+
+    def __repr__(self) -> str:
+        return f"frame {self.frame} {super().__repr__()}"
 
 
 _BOX = COLUMNS.index("x0")

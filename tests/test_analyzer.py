@@ -153,6 +153,14 @@ def test_unknown_settings_are_refused(setting):
         FaceAnalyzer(**setting)
 
 
+@pytest.mark.parametrize(
+    "setting", [{"batch_size": 0}, {"batch_size": -1}, {"max_faces": 0}, {"max_faces": -1}]
+)
+def test_settings_that_would_lose_pictures_or_faces_are_refused(setting):
+    with pytest.raises(ConfigError, match="expected at least 1"):
+        FaceAnalyzer(device="cpu", **setting)
+
+
 def test_analyze_is_the_default_analyzer():
     assert analyze(astronaut())[0].expression.label == "happy"
 

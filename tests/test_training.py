@@ -158,6 +158,19 @@ def test_pictures_without_any_points_cannot_be_aligned(faces, tmp_path):
         run(TINY, [faces], tmp_path)
 
 
+def test_a_task_without_labels_is_refused_before_the_work_begins(fer2013, points, tmp_path):
+    for data, missing in ((fer2013, "keypoints"), (points, "expression")):
+        with pytest.raises(DatasetError, match=f"no labels for {missing} among the data"):
+            run(TINY, [data], tmp_path)
+    with pytest.raises(ConfigError, match="folds is 1"):
+        run(TINY, [fer2013, points], tmp_path, folds=1)
+
+
+def test_one_task_is_trained_on_its_labels_alone(fer2013, tmp_path):
+    alone = replace(TINY, model=replace(TINY.model, tasks=("expression",)))
+    assert run(alone, [fer2013], tmp_path) == [1, 2]
+
+
 def test_held_out_rows_do_not_depend_on_order_and_keep_doubles_together():
     keys = [content_hash(picture(seed)) for seed in [*range(30), 4, 4]]
     mask = held_out(keys, 10)

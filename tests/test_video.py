@@ -81,6 +81,11 @@ def test_every_frame_gives_the_object_of_the_contract(swayed):
     assert distance_to_path(frames).max() < 4
 
 
+def test_a_frame_is_shown_without_its_pixels(swayed):
+    assert repr(swayed[5]).startswith("frame 5 Faces(None, 240x180, [#1 Face(")
+    assert len(repr(swayed[5][0])) < 80
+
+
 def test_rows_and_table_say_the_same_as_the_object(swaying, analyzer):
     two = analyse(swaying, analyzer, lambda step: [sway(32)[step]] if step else [])[:2]
     empty, full = two[0].to_empty_row(), two[1].to_rows()[0]

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from facekit_cli import console
-from facekit_cli.evaluate import summarize
+from facekit_cli.evaluate import exit_code, summarize
 from facekit_cli.options import (
     BoxSource,
     DatasetPath,
@@ -80,8 +80,7 @@ def crosscheck(
     page = report.write_report(result, out)
     if write_clean:
         report.write_clean(result, write_clean)
-    skipped = result.evaluation.skipped
-    for row in skipped:
+    for row in result.evaluation.skipped:
         console.complain(f"row {row.row}, {row.source}: {row.reason}")
     if json_file is not None:
         with written(json_file) as stream:
@@ -92,4 +91,4 @@ def crosscheck(
             console.say(line)
         console.say(f"suspect labels: {flagged:,} of {len(result.suspects):,}")
         console.say(f"report: {page}")
-    raise typer.Exit(1 if skipped else 0)
+    raise typer.Exit(exit_code(result.evaluation))

@@ -67,7 +67,14 @@ def evaluate(
     else:
         with written(json_file) as stream:
             stream.write(evaluation.to_json() + "\n")
-    raise typer.Exit(1 if evaluation.skipped else 0)
+    raise typer.Exit(exit_code(evaluation))
+
+
+def exit_code(evaluation: Evaluation) -> int:
+    """Give 0, 1 where rows were left out, or 2 where all of them were."""
+    if not evaluation.skipped:
+        return 0
+    return 1 if len(evaluation.dataset) else 2
 
 
 def summarize(evaluation: Evaluation) -> list[str]:

@@ -41,13 +41,13 @@ class PictureFolder:
     Parameters
     ----------
     folder : str
-    inputs : iterable of str
-        Files that must not be overwritten.
+    taken : set of str
+        Keys of files that must not be overwritten, see `keys_of`; those of the pictures are added, so that
+        two of these may write to one folder.
     """
 
-    def __init__(self, folder: str, inputs: Iterable[str]) -> None:
-        self.folder = Path(folder)
-        self._taken = {_key(Path(path)) for path in inputs}
+    def __init__(self, folder: str, taken: set[str]) -> None:
+        self.folder, self._taken = Path(folder), taken
         self._counts: Counter[Path] = Counter()
 
     def save(self, place: PurePath, mark: str, image: NDArray[np.uint8]) -> None:
@@ -68,6 +68,11 @@ class PictureFolder:
             if (key := _key(path)) not in self._taken:
                 self._taken.add(key)
                 return path
+
+
+def keys_of(paths: Iterable[str]) -> set[str]:
+    """Give the keys by which a PictureFolder knows files."""
+    return {_key(Path(path)) for path in paths}
 
 
 def _key(path: Path) -> str:

@@ -31,7 +31,7 @@ from facekit_cli.options import (
     MinScore,
     WeightsName,
 )
-from facekit_cli.outputs import PictureFolder, written
+from facekit_cli.outputs import PictureFolder, keys_of, written
 
 if TYPE_CHECKING:
     from facekit.analyzer import FaceAnalyzer
@@ -159,7 +159,7 @@ def _sinks(
     inputs: Sequence[Input], json_file: str | None, csv_file: str | None, draw: str | None, crops: str | None
 ) -> Iterator[Any]:
     """Give a context manager of a Sink for everything that was asked for."""
-    files = [one.source for one in inputs if isinstance(one.source, str)]
+    taken = keys_of(one.source for one in inputs if isinstance(one.source, str))
     yield _complaints()
     if json_file is not None:
         yield _json_list(json_file)
@@ -168,9 +168,9 @@ def _sinks(
     if json_file is None and csv_file is None:
         yield _lines()
     if draw is not None:
-        yield _drawings(PictureFolder(draw, files))
+        yield _drawings(PictureFolder(draw, taken))
     if crops is not None:
-        yield _crops(PictureFolder(crops, files))
+        yield _crops(PictureFolder(crops, taken))
 
 
 @contextmanager

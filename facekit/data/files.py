@@ -24,6 +24,9 @@ _FACE_OF_PHOTO = re.compile(r"(.*\d)_\d{1,2}")
 NO_POINTS = np.full((15, 2), np.nan, np.float32)
 """A face of which no point is labelled."""
 
+FAR = 1e6
+"""Pixels: coordinates beyond it are no place in a picture."""
+
 
 def walk(folder: Path, suffixes: Iterable[str] = PICTURES) -> Iterator[str]:
     """Give the files below a folder as relative paths, sorted level by level, without hidden ones."""
@@ -165,6 +168,22 @@ def sampled_sizes(root: Path, sources: NDArray[Any]) -> NDArray[np.int64]:
     return np.array(sizes, np.int64).reshape(-1, 2)
 
 
+def is_far(values: Any) -> bool:
+    """Tell whether one of some coordinates is infinite or beyond FAR; NaN, a missing one, is not."""
+    return bool((np.abs(values) > FAR).any())
+
+
+def _misplaced(points: NDArray[np.float32] | None, box: Any) -> str | None:
+    if points is not None and is_far(points):
+        return "a point lies infinitely or absurdly far away"
+    if box is None or np.isnan(box).all():
+        return None
+    x0, y0, x1, y1 = (float(edge) for edge in box)
+    if is_far(box) or not (x0 < x1 and y0 < y1):
+        return f"the box is {x0:g}, {y0:g}, {x1:g}, {y1:g}; expected x0 < x1 and y0 < y1, pixels"
+    return None
+
+
 def _known(rows: Sequence[Any]) -> NDArray[np.float32] | None:
     column = np.array(rows, np.float32)
     return None if np.isnan(column).all() else column
@@ -193,7 +212,14 @@ class Collector:
         points: NDArray[np.float32] | None = None,
         box: Sequence[float] | NDArray[np.float32] | None = None,
     ) -> None:
-        """Add a sample; a dataset's rows have all of label, points and box or none of them."""
+        """Add a sample, or leave it out where its points or box cannot be those of a picture.
+
+        A dataset's rows have all of label, points and box or none of them.
+        """
+        reason = _misplaced(points, box)
+        if reason:
+            self.skip(row, source, reason)
+            return
         self._rows.append((row, source, split, label, group))
         if points is not None:
             self._points.append(points)

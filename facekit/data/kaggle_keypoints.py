@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from facekit.data.files import same_named, strings
+from facekit.data.files import is_far, same_named, strings
 from facekit.data.pixel_table import SUFFIXES, load_picture, read_pixel_table, skipped_rows, table_header
 from facekit.data.samples import Dataset
 from facekit.errors import DatasetError
@@ -48,10 +48,15 @@ def read(path: Path) -> Dataset:
     points, places, faults = [], [], dict(table.faults)
     for place, (row, cells) in enumerate(zip(table.rows.tolist(), texts.tolist(), strict=True)):
         try:
-            points.append(np.array([float(cell or "nan") for cell in cells], np.float32).reshape(15, 2))
-            places.append(place)
+            values = np.array([float(cell or "nan") for cell in cells]).reshape(15, 2)
         except ValueError as error:
             faults[row] = f"a coordinate is not a number: {error}"
+            continue
+        if is_far(values):
+            faults[row] = "a point lies infinitely or absurdly far away"
+            continue
+        points.append(values)
+        places.append(place)
     rows = table.rows[places]
     return Dataset(
         name="kaggle_keypoints",

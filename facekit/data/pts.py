@@ -81,8 +81,10 @@ def read_points(path: Path) -> NDArray[np.float32] | str:
         numbers = np.array(parts[2].split(), np.float64)
     except ValueError as error:
         return f"a coordinate is not a number: {error}"
-    if int(parts[1]) != 68 or numbers.size != 2 * 68 or not np.isfinite(numbers).all():
+    if int(parts[1]) != 68 or numbers.size != 2 * 68:
         return f"expected 68 points, got {numbers.size / 2:g} under the header n_points: {parts[1]}"
+    if not np.isfinite(numbers).all():
+        return "a coordinate is infinite or not a number"
     return points_from_ibug68(numbers.reshape(68, 2) - 1)
 
 

@@ -159,6 +159,7 @@ class Dataset:
         wanted = canonical_split(name)
         part = self.select(self.splits == wanted)
         if not len(part):
-            present = sorted({str(split) for split in self.splits})
-            raise DatasetError(f"{self.path}: no rows of split {name!r}; it holds {', '.join(present)}")
+            present = sorted({split for split in self.splits if split is not None})
+            held = ", ".join(present) or "no splits; leave --split out"
+            raise DatasetError(f"{self.path}: no rows of split {name!r}; it holds {held}")
         return part

@@ -37,6 +37,21 @@ def test_json_goes_to_stdout_alone_and_faulty_rows_make_exit_1(facekit, untraine
     assert not (tmp_path / "strict" / "summary.json").exists()
 
 
+@pytest.mark.parametrize("command", [["evaluate"], ["crosscheck", "--out", "out"]])
+def test_pictures_that_all_fail_are_listed_and_make_exit_2(
+    facekit, untrained, tmp_path, monkeypatch, command
+):
+    monkeypatch.chdir(tmp_path)
+    for name in ("happy/a.png", "sad/b.png"):
+        (tmp_path / "set" / name).parent.mkdir(parents=True)
+        (tmp_path / "set" / name).write_bytes(b"")
+    name, *options = command
+    done = facekit(name, "set", *options, "--weights", untrained, "--json", "-")
+    assert done.exit_code == 2
+    found = json.loads(done.stdout)
+    assert (found["n"], len(found["skipped"])) == (0, 2)
+
+
 def test_votes_for_another_dataset_are_refused(facekit, untrained, folder, tmp_path):
     votes = Path(tmp_path / "fer2013new.csv")
     votes.write_text("Usage,Image name\n")

@@ -183,6 +183,13 @@ def test_equal_names_do_not_overwrite_one_another(predict, album, tmp_path):
     assert twin.shape == (40, 60, 3)
 
 
+def test_drawings_and_faces_in_one_folder_do_not_overwrite_one_another(predict, tmp_path, save_picture):
+    inputs = [save_picture(tmp_path / name, seed) for seed, name in enumerate(("a.png", "a-0.png"))]
+    assert predict(*inputs, "--draw", tmp_path / "out", "--crops", tmp_path / "out").exit_code == 0
+    written = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert written == ["a-0-0.jpg", "a-0-2.jpg", "a-0.jpg", "a.jpg"]
+
+
 def test_a_drawing_never_overwrites_an_input(predict, album, tmp_path, save_picture):
     (album / "link.jpg").symlink_to(save_picture(tmp_path / "original.jpg", 9))
     before = {path: path.read_bytes() for path in (*album.rglob("*.*"), tmp_path / "original.jpg")}

@@ -152,6 +152,8 @@ class TestExpw:
             "gone.jpg 0 1 2 3 4 5.0 6",
             "angry_boy_1.jpg 2 5 70 110 45 20.1 7",
             "angry_boy_1.jpg 3 5 70 110",
+            "angry_boy_1.jpg 4 28 13 13 96 22.9 5",
+            "angry_boy_1.jpg 5 nan 13 81 96 22.9 5",
         ]
         listed = tmp_path / "label" / "label.lst" if folder == "image/origin" else tmp_path / "label.lst"
         listed.parent.mkdir(exist_ok=True)
@@ -163,7 +165,7 @@ class TestExpw:
             assert dataset.boxes.tolist() == [[13, 28, 81, 96], [70, 5, 110, 45]]
             assert dataset.groups.tolist() == ["angry_boy_1"] * 2
             assert dataset.whole_pictures
-            assert [fault.row for fault in dataset.skipped] == [2, 3, 4]
+            assert [fault.row for fault in dataset.skipped] == [2, 3, 4, 5, 6]
             assert dataset.load(1).shape == (100, 120, 3)
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,7 @@ class TestPts:
             ("}", "", "not a .pts file"),
             ("{\n", "{\nx y\n", "a coordinate is not a number"),
             ("{\n", "{\nnan 1\n", "expected 68 points"),
+            ("{\n2.00000", "{\ninf", "a coordinate is infinite"),
         ],
     )
     def test_a_broken_file_is_named(self, old: str, new: str, reason: str, tmp_path: Path) -> None:
@@ -172,6 +174,26 @@ class TestKaggle:
             load_dataset(file, "kaggle_keypoints")
 
 
+@pytest.mark.parametrize("number", ["inf", "-1e400", "1e30"])
+@pytest.mark.parametrize("write", [kaggle_keypoints, mtfl, youtube_faces])
+def test_a_point_far_from_any_picture_is_a_bad_row(
+    write: Callable[[Path], Path], number: str, tmp_path: Path
+) -> None:
+    folder = write(tmp_path)
+    file = max(folder.glob("*.csv"))
+    whole = load_dataset(folder)
+    lines = file.read_text().splitlines()
+    cells = lines[1].split(",")
+    place = next(k for k, name in enumerate(lines[0].split(",")) if name in ("nose_tip_x", "nose_x", "60"))
+    lines[1] = ",".join([*cells[:place], number, *cells[place + 1 :]])
+    file.write_text("\n".join(lines))
+    dataset = load_dataset(folder)
+    assert dataset.rows.tolist() == whole.rows.tolist()[1:]
+    assert [(fault.row, fault.reason) for fault in dataset.skipped] == [
+        (0, "a point lies infinitely or absurdly far away")
+    ]
+
+
 class TestFacekitJson:
     def test_every_face_is_a_row(self, tmp_path: Path) -> None:
         dataset = load_dataset(facekit_json(tmp_path))
@@ -198,6 +220,16 @@ class TestFacekitJson:
         assert "chin" in reasons[0]
         assert reasons[1:3] == ["no such picture", "truncated"]
         assert all("is the file cut off?" in reason for reason in reasons[3:])
+
+    @pytest.mark.parametrize("box", [[40, 30, 1e400, 70], [40, 30, 40, 30], [80, 70, 40, 30]])
+    def test_what_is_no_box_is_a_bad_row(self, box: list[float], tmp_path: Path) -> None:
+        pictures = json.loads(facekit_json(tmp_path).read_text())
+        pictures[0]["faces"][1]["box"] = box
+        (tmp_path / "labels.json").write_text(json.dumps(pictures))
+        dataset = load_dataset(tmp_path / "labels.json")
+        assert dataset.rows.tolist() == [0, 2]
+        assert [fault.row for fault in dataset.skipped] == [1]
+        assert "expected x0 < x1 and y0 < y1" in dataset.skipped[0].reason
 
     def test_labels_or_points_alone(self, tmp_path: Path) -> None:
         pictures = json.loads(facekit_json(tmp_path).read_text())
