@@ -31,7 +31,7 @@ from facekit.plots import confusion
 from facekit.preparation import prepare, seen_contents
 from facekit.schema import DEFAULT_HEAD
 from facekit.training import build_objectives, finish
-from facekit.weights import Weights, load_weights, save_weights
+from facekit.weights import Weights, load_weights, of_its_task, save_weights
 from facekit.writing import write_atomically
 
 CLASSIC = replace(STILL, shift=0.1, mirror=True, brightness=0.15)
@@ -120,7 +120,7 @@ def train_baseline(
     ------
     DatasetError, ConfigError, WeightsError, ProcessError
     """
-    folder, task = Path(out), config.model.baseline.task
+    folder = Path(out)
     processes, on = join_processes(choose_device(device))
     if config.fit.early_share and config.expression.early_size != 48:
         raise ConfigError(f"{config.model.arch} takes crops of 48 pixels only; leave early_size out")
@@ -137,10 +137,8 @@ def train_baseline(
     yield from fit(network, objectives, config.fit, folder, resume=resume, processes=processes)
     if not processes.leads:
         return
-    header = finish(recipe, prepared, network, objectives) | {"model": baseline_record(config.model)}
-    # The other stage is the shipped weights', and so is what belongs to it.
-    for key in ("temperature", "frame") if task == "keypoints" else ("crop_factor", "sigma_factor"):
-        del header[key]
+    figures = finish(recipe, prepared, network, objectives)
+    header = of_its_task(figures | {"model": baseline_record(config.model)})
     for objective in objectives:
         if isinstance(objective, ExpressionObjective) and objective.held_out:
             header["held_out_confusion"] = _draw_confusion(objective, network, folder, config.model.classes)

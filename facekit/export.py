@@ -20,7 +20,7 @@ from facekit.errors import ConfigError
 from facekit.padding import STEP
 from facekit.quantization import calibration_crops, measure_ranges
 from facekit.schema import ALIGNED_POINTS, INPUT_SIZE, KEYPOINTS, MIRROR_PERMUTATION
-from facekit.weights import StoredWeights, read_weights, shipped
+from facekit.weights import StoredWeights, read_stages, read_weights, shipped
 from facekit.writing import write_atomically
 
 FORMATS: Final[Mapping[str, str]] = MappingProxyType(
@@ -100,8 +100,9 @@ def export_networks(
         Something cannot be read.
     """
     _check(format, precision, calibrate)
-    stored = read_weights(weights)
-    if precision == "int8" and calibrate is None and "ranges" not in stored.header:
+    stored = read_stages(weights)
+    known = stored.header.get("ranges", {}).keys() >= {*stored.tasks}
+    if precision == "int8" and calibrate is None and not known:
         raise ConfigError(
             f"{stored.path}: no ranges for int8 in it; name faces that set them: --calibrate DATASET"
         )
@@ -193,8 +194,7 @@ def _onnx_files(
     elif precision == "int8":
         ranges = stored.header["ranges"]
     files = {
-        task: GRAPHS[task](Graph(stored, of_graph, ranges.get(task)))
-        for task in stored.header["model"]["tasks"]
+        task: GRAPHS[task](Graph(stored.doing(task), of_graph, ranges.get(task))) for task in stored.tasks
     }
     if detector is not None:  # is small, and stays in floats with int8
         files["detector"] = detector_graph(Graph(detector, of_graph))
@@ -206,8 +206,9 @@ def _torch_files(
 ) -> dict[str, bytes]:
     from facekit.torch_programs import detector_program, stage_program
 
-    path, tasks = str(stored.path), stored.header["model"]["tasks"]
-    files = {task: stage_program(path, task, format, precision) for task in tasks}
+    files = {
+        task: stage_program(str(stored.doing(task).path), task, format, precision) for task in stored.tasks
+    }
     if detector is not None:
         files["detector"] = detector_program(str(detector.path), format, precision)
     return files

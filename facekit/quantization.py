@@ -88,7 +88,7 @@ def measure_ranges(
     ConfigError
         ONNX Runtime is not installed.
     """
-    return {task: _ranges(Graph(stored, watched=True), task, crops[task]) for task in crops}
+    return {task: _ranges(Graph(stored.doing(task), watched=True), task, crops[task]) for task in crops}
 
 
 def _ranges(graph: Graph, task: str, crops: NDArray[np.float32]) -> dict[str, tuple[float, float]]:

@@ -37,7 +37,7 @@ from facekit.preparation import (
     stage_1,
 )
 from facekit.schema import PIXEL_MEAN, PIXEL_STD
-from facekit.weights import model_record, save_weights
+from facekit.weights import load_weights, model_record, of_its_task, save_weights
 from facekit.writing import write_atomically
 
 _log = logging.getLogger(__name__)
@@ -55,8 +55,10 @@ def train(
     """Train the shared network on labelled folders and write weights.
 
     A short keypoint training comes first; its network measures FER2013's frame and brings the other sets'
-    faces to it. With `folds`, a network is trained for each fold without its rows, and their predictions are
-    written. Under torchrun the processes share the work; the first one prepares the data, writes and yields.
+    faces to it. Data without points train expressions alone, on faces that the shipped weights align; data
+    without expressions train keypoints alone. With `folds`, a network is trained for each fold without its
+    rows, and their predictions are written. Under torchrun the processes share the work; the first one
+    prepares the data, writes and yields.
 
     Parameters
     ----------
@@ -81,13 +83,14 @@ def train(
     ------
     DatasetError, ConfigError, ProcessError
     """
-    if folds == 1 or (folds and "expression" not in config.model.tasks):
-        raise ConfigError(f"folds is {folds}: expected 0, or at least 2 to predict expressions by")
     folder, (processes, on) = Path(out), join_processes(choose_device(device))
     folder.mkdir(parents=True, exist_ok=True)
     datasets = [dataset for path in data if (dataset := load_dataset(path)).name not in config.data.leave_out]
-    _check_labels(config.model.tasks, datasets)
-    prepared = yield from processes.led(prepare(config, datasets, folder, on, resume))
+    config = _with_labels(config, datasets)
+    if folds == 1 or (folds and "expression" not in config.model.tasks):
+        raise ConfigError(f"folds is {folds}: expected 0, or at least 2 to predict expressions by")
+    aligned_by = None if any(dataset.points is not None for dataset in datasets) else load_weights()
+    prepared = yield from processes.led(prepare(config, datasets, folder, on, resume, aligned_by))
     if folds:
         yield from _train_folds(config, prepared, folder, on, resume, folds, processes)
         return
@@ -100,23 +103,32 @@ def train(
     if prepared.frame is None and prepared.keypoints and prepared.expressions:
         labelled = [dataset for dataset in datasets if dataset.labels is not None]
         prepared.frame = measure_frame(stage_1(network, on), labelled, config.data.crop_factor)
-    header = finish(config, prepared, network, objectives)
+    header = of_its_task(finish(config, prepared, network, objectives))
     save_weights(folder / "weights.safetensors", network, "shared", header)
     write_atomically(folder / "weights.seen", b"".join(seen_contents(prepared, datasets)))
 
 
-def _check_labels(tasks: Sequence[str], datasets: Sequence[Dataset]) -> None:
-    """Raise DatasetError, before anything is prepared, if a task has no labels to be learnt from."""
-    there = {
+def _with_labels(config: TrainConfig, datasets: Sequence[Dataset]) -> TrainConfig:
+    """Leave out the task that the data do not teach.
+
+    Raises
+    ------
+    DatasetError
+        They teach none of the configuration's.
+    """
+    taught = {
         "expression": any(dataset.labels is not None for dataset in datasets),
         "keypoints": any(dataset.points is not None for dataset in datasets),
     }
-    missing = [task for task in tasks if not there[task]]
-    if missing:
+    wanted = config.model.tasks
+    tasks = tuple(task for task in wanted if taught[task])
+    if not tasks:
         raise DatasetError(
-            f"no labels for {' and '.join(missing)} among the data; name a dataset that has them too, or set "
-            "tasks under [model] in the configuration"
+            f"no labels for {' or '.join(wanted)} among the data; name a dataset that has some"
         )
+    if tasks != wanted:
+        _log.warning("the data teach %s alone; in an analysis the shipped weights do the rest", *tasks)
+    return replace(config, model=replace(config.model, tasks=tasks))
 
 
 def _network(config: TrainConfig, device: torch.device) -> SharedNetwork:

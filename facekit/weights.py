@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from hashlib import sha256
 from importlib import resources
 from pathlib import Path
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
 from facekit.errors import WeightsError
+from facekit.schema import INPUT_SIZE
 from facekit.writing import write_atomically
 
 if TYPE_CHECKING:  # torch alone takes seconds, and reading a file does not need it
@@ -43,6 +45,8 @@ class StoredWeights:
         As stored: float16.
     sha256 : str
         Of the file.
+    other : StoredWeights or None
+        Do the task that these were not trained for.
     """
 
     name: str
@@ -50,6 +54,17 @@ class StoredWeights:
     header: dict[str, Any]
     tensors: dict[str, NDArray[Any]]
     sha256: str
+    other: StoredWeights | None = None
+
+    @property
+    def tasks(self) -> tuple[Any, ...]:
+        """What these weights do, with the other ones."""
+        own = tuple(self.header["model"]["tasks"])
+        return own if self.other is None else tuple(INPUT_SIZE)
+
+    def doing(self, task: str) -> StoredWeights:
+        """Give the weights that do a task."""
+        return self if self.other is None or task in self.header["model"]["tasks"] else self.other
 
 
 @dataclass(frozen=True)
@@ -71,6 +86,8 @@ class Weights:
         Of the file.
     baseline : BaselineNetwork or None
         Does its own task in place of `network`.
+    other : SharedNetwork or None
+        Does the task that `network` was not trained for.
     """
 
     name: str
@@ -78,6 +95,7 @@ class Weights:
     header: dict[str, Any]
     sha256: str
     baseline: BaselineNetwork | None = None
+    other: SharedNetwork | None = None
 
 
 def shipped() -> dict[str, dict[str, str]]:
@@ -154,9 +172,7 @@ def load_weights(weights: str | os.PathLike[str] = "default") -> Weights:
 
 
 def load_stages(weights: str | os.PathLike[str] = "default") -> Weights:
-    """Read weights for an analysis: a shared network's, or a baseline's, whose other task the default does.
-
-    A baseline's header is that of the default weights with its own entries in their place.
+    """Read weights for an analysis; what was trained for one task has the other done by the default weights.
 
     Raises
     ------
@@ -165,24 +181,69 @@ def load_stages(weights: str | os.PathLike[str] = "default") -> Weights:
     """
     _, path, _ = find_weights(weights)
     if kind_of(path) != "baseline":
-        return load_weights(weights)
+        found = load_weights(weights)
+        if set(found.network.config.tasks) == set(INPUT_SIZE):
+            return found
+        usual = load_weights()
+        return replace(found, header=completed(found, usual), other=usual.network)
     from facekit.baselines import BaselineConfig, BaselineNetwork
 
     stored = read_weights(weights, "baseline")
-    other = load_weights()
-    header = other.header | stored.header
-    for key in ("mean", "std"):
-        if header[key] != other.header[key]:
-            raise WeightsError(
-                f"{path}: the pixels' {key} is {header[key]}, expected {other.name}'s {other.header[key]}; "
-                "train the baseline anew"
-            )
-    model = dict(header["model"])
+    usual = load_weights()
+    model = stored.header["model"]
     own = {field.name: model[field.name] for field in fields(BaselineConfig)}
     network = BaselineNetwork(BaselineConfig(**own | {"stack": tuple(own["stack"])}))
     load_tensors(network, stored.tensors, stored.path)
-    header["model"] = model | {"heads": model["heads"] or other.header["model"]["heads"]}
-    return Weights(stored.name, other.network, header, stored.sha256, network.eval())
+    header = completed(stored, usual)
+    return Weights(stored.name, usual.network, header, stored.sha256, network.eval())
+
+
+def read_stages(weights: str | os.PathLike[str] = "default") -> StoredWeights:
+    """Read weights for an analysis, as `load_stages`, without torch.
+
+    Raises
+    ------
+    WeightsError
+        As `load_weights`.
+    """
+    stored = read_weights(weights)
+    if set(stored.tasks) == set(INPUT_SIZE):
+        return stored
+    usual = read_weights()
+    return replace(stored, header=completed(stored, usual), other=usual)
+
+
+def completed(weights: Weights | StoredWeights, usual: Weights | StoredWeights) -> dict[str, Any]:
+    """Give the header of weights for one task with what belongs to the other from the default weights'.
+
+    Raises
+    ------
+    WeightsError
+        They see pixels in another normalisation.
+    """
+    header, default = weights.header, usual.header
+    for key in ("mean", "std"):
+        if header[key] != default[key]:
+            raise WeightsError(
+                f"{weights.name}: the pixels' {key} is {header[key]}, expected {default[key]} as of "
+                f"{usual.name}, which does the other task; train anew"
+            )
+    model = header["model"]
+    heads = model["heads"] if "expression" in model["tasks"] else default["model"]["heads"]
+    ranges = {task: maps for task, maps in default.get("ranges", {}).items() if task not in model["tasks"]}
+    merged = default | header | {"model": model | {"heads": heads}}
+    return merged | {"ranges": ranges | header.get("ranges", {})}
+
+
+def of_its_task(header: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out of a header what belongs to a task that its network was not trained for."""
+    tasks = header["model"]["tasks"]
+    idle = {"expression": ("temperature", "frame"), "keypoints": ("crop_factor", "sigma_factor")}
+    return {
+        key: value
+        for key, value in header.items()
+        if not any(key in keys for task, keys in idle.items() if task not in tasks)
+    }
 
 
 def kind_of(path: Path) -> str | None:

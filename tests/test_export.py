@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -20,9 +21,10 @@ from facekit import ConfigError, DatasetError, FaceAnalyzer, WeightsError
 from facekit.backends.onnx import OnnxBackend
 from facekit.detector_network import DetectorConfig, DetectorNetwork
 from facekit.export import export_networks
-from facekit.model import Branch
+from facekit.model import Branch, SharedNetwork
 from facekit.quantization import calibration_crops
-from facekit.weights import load_weights, save_weights
+from facekit.schema import PIXEL_MEAN, PIXEL_STD
+from facekit.weights import load_weights, model_record, of_its_task, save_weights
 from facekit_cli.main import app
 
 LOADING = pytest.mark.filterwarnings("ignore:.torch.jit.load:FutureWarning")
@@ -200,6 +202,23 @@ def test_shipped_weights_hold_ranges(tmp_path):
     given = crops(2, 48)
     found = [backend.expression(given, "fer2013") for backend in backends]
     np.testing.assert_array_equal(*found)
+
+
+def test_weights_of_one_task_are_exported_with_the_shipped_other_one(weights, tmp_path):
+    network = load_weights(weights).network
+    alone = SharedNetwork(replace(network.config, tasks=("expression",)))
+    pixels = {"mean": PIXEL_MEAN, "std": PIXEL_STD, "model": model_record(alone.config)}
+    header = of_its_task(load_weights(weights).header | pixels)
+    save_weights(tmp_path / "alone.safetensors", alone, "shared", header)
+    for precision in ("fp32", "fp16"):
+        card = export_networks(tmp_path / precision, tmp_path / "alone.safetensors", precision=precision)
+        assert {"keypoints", "expression"} <= card["files"].keys()
+    given = crops(2, 96)
+    exported, usual = OnnxBackend(tmp_path / "fp32"), OnnxBackend(precision="fp32")
+    np.testing.assert_array_equal(exported.keypoints(given)[0], usual.keypoints(given)[0])
+    assert exported.header["crop_factor"] == usual.header["crop_factor"]
+    with pytest.raises(ConfigError, match="no ranges for int8"):
+        export_networks(tmp_path / "int8", tmp_path / "alone.safetensors", precision="int8")
 
 
 def test_ranges_need_faces(weights):

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from data.small_sets import write_fer2013
 from PIL import Image
+from skimage.data import astronaut
 
-from facekit import preparation
+from facekit import FaceAnalyzer, preparation
 from facekit.augmentation import AugmentConfig
 from facekit.backends.torch import choose_device
 from facekit.configuration import DataConfig, ExpressionConfig, KeypointConfig, TrainConfig, read_config
@@ -153,15 +154,39 @@ def test_distillation_without_folds_says_what_to_do(fer2013, points, tmp_path):
         run(student, [fer2013, points], tmp_path / "student")
 
 
-def test_pictures_without_any_points_cannot_be_aligned(faces, tmp_path):
-    with pytest.raises(DatasetError, match="keypoints"):
-        run(TINY, [faces], tmp_path)
+def test_expressions_alone_are_learnt_and_the_shipped_weights_do_the_rest(fer2013, faces, tmp_path, caplog):
+    assert run(TINY, [fer2013, faces], tmp_path) == [1, 2]
+    assert "the data teach expression alone" in caplog.text
+    analyzers = [
+        FaceAnalyzer("cpu", "none", "fp32", weights=str(tmp_path), backend=backend)
+        for backend in ("torch", "onnx")
+    ]
+    usual = FaceAnalyzer("cpu", "none", "fp32", backend="torch")
+    portrait = astronaut()[:200, 120:320]
+    for (face,) in (analyzer(portrait) for analyzer in analyzers):
+        expected = usual(portrait)[0]
+        np.testing.assert_allclose(face.keypoints.xy, expected.keypoints.xy, atol=0.01)
+        np.testing.assert_allclose(face.keypoints.sigma, expected.keypoints.sigma, atol=0.01)
+        assert abs(face.expression.confidence - expected.expression.confidence) > 0.01
+    found = [list(analyzer(portrait)[0].expression.scores.values()) for analyzer in analyzers]
+    np.testing.assert_allclose(*found, atol=1e-4)
 
 
-def test_a_task_without_labels_is_refused_before_the_work_begins(fer2013, points, tmp_path):
-    for data, missing in ((fer2013, "keypoints"), (points, "expression")):
-        with pytest.raises(DatasetError, match=f"no labels for {missing} among the data"):
-            run(TINY, [data], tmp_path)
+def test_keypoints_alone_are_learnt_and_the_shipped_weights_do_the_rest(points, tmp_path):
+    assert run(TINY, [points], tmp_path) == [1, 2]
+    portrait = astronaut()[:200, 120:320]
+    own, usual = (
+        FaceAnalyzer("cpu", "none", "fp32", weights=weights, backend="torch")(portrait)[0]
+        for weights in (str(tmp_path), "default")
+    )
+    assert np.abs(own.keypoints.xy - usual.keypoints.xy).max() > 1
+    assert own.expression.scores.keys() == usual.expression.scores.keys()
+
+
+def test_data_that_teach_no_task_are_refused_before_the_work_begins(points, fer2013, tmp_path):
+    alone = replace(TINY, model=replace(TINY.model, tasks=("expression",)))
+    with pytest.raises(DatasetError, match="no labels for expression"):
+        run(alone, [points], tmp_path)
     with pytest.raises(ConfigError, match="folds is 1"):
         run(TINY, [fer2013, points], tmp_path, folds=1)
 

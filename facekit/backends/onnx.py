@@ -18,7 +18,7 @@ from facekit.backends.onnx_graph import GRAPHS, Graph, detector_graph
 from facekit.errors import ConfigError, WeightsError
 from facekit.padding import padded_batch
 from facekit.schema import INPUT_SIZE
-from facekit.weights import read_weights
+from facekit.weights import read_stages, read_weights
 
 InferenceSession = Any
 """onnxruntime.InferenceSession; the package has no types."""
@@ -152,18 +152,16 @@ def open_session(model: str | bytes) -> InferenceSession:
 
 def _built(weights: str | os.PathLike[str], precision: str) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Give the header of weights, and the model of each of their tasks."""
-    stored = read_weights(weights)
+    stored = read_stages(weights)
     ranges = stored.header.get("ranges", {})
-    if precision == "int8" and not ranges:
+    if precision == "int8" and not ranges.keys() >= {*stored.tasks}:
         raise ConfigError(
             f"{stored.path}: no ranges for int8 in it; `facekit export --precision int8 --calibrate DATASET` "
             "measures some"
         )
     if precision == "fp32" or (precision == "auto" and not multiplies_int8()):
         ranges = {}
-    models = {
-        task: GRAPHS[task](Graph(stored, ranges=ranges.get(task))) for task in stored.header["model"]["tasks"]
-    }
+    models = {task: GRAPHS[task](Graph(stored.doing(task), ranges=ranges.get(task))) for task in stored.tasks}
     return {**stored.header, "name": stored.name}, models
 
 

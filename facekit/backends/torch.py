@@ -81,9 +81,9 @@ class TorchBackend:
         self.device = choose_device(device)
         self.dtype = choose_precision(precision, self.device)
         self._branches = {
-            task: _branch(weights, task).to(self.device, self.dtype).to(memory_format=torch.channels_last)
+            task: branch.to(self.device, self.dtype).to(memory_format=torch.channels_last)
             for task in TASKS
-            if task in weights.network.config.tasks
+            if (branch := _branch(weights, task)) is not None
         }
 
     def warp(
@@ -149,10 +149,12 @@ class BaselineBranch(nn.Module):
         return self.network(crops, self.task)
 
 
-def _branch(weights: Weights, task: Task) -> nn.Module:
+def _branch(weights: Weights, task: Task) -> nn.Module | None:
+    """Give what does a task, None where nothing does."""
     if weights.baseline is not None and weights.baseline.task == task:
         return BaselineBranch(weights.baseline, task)
-    return Branch(weights.network, task)
+    network = weights.network if task in weights.network.config.tasks else weights.other
+    return None if network is None else Branch(network, task)
 
 
 def warp_on_device(gray: Tensor, image_from_crop: NDArray[np.float64], size: int) -> Tensor:

@@ -322,7 +322,7 @@ def test_without_onnx_runtime_one_line_says_what_to_install(stored, monkeypatch)
         return real(name, *arguments, **named)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ConfigError, match=r"facekit\[onnx\]"):
+    with pytest.raises(ConfigError, match="with its extra `onnx`"):
         OnnxBackend(stored)
 
 
