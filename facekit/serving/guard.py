@@ -57,7 +57,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, config: ServiceConfig, metrics: Metrics) -> None:
         self._app, self._config, self._metrics = app, config, metrics
-        self._token = None if config.token is None else f"Bearer {config.token}".encode()
+        self._token = None if config.token is None else f"bearer {config.token}".encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, or have it answered."""
@@ -115,7 +115,8 @@ class Guard:
         await self._app(scope, receive, send)
 
     def _check_token(self, headers: Headers) -> None:
-        shown = headers.get("authorization", "").encode("latin-1")
+        scheme, space, token = headers.get("authorization", "").partition(" ")
+        shown = f"{scheme.lower()}{space}{token}".encode("latin-1")
         if self._token is not None and not hmac.compare_digest(shown, self._token):
             raise HTTPException(
                 401,
