@@ -9,6 +9,7 @@ from PIL import Image
 
 from facekit import evaluation, predictions
 from facekit.analyzer import FaceAnalyzer
+from facekit.data import reading
 from facekit.data.catalog import load_dataset
 from facekit.data.files import strings
 from facekit.detection import Detections, make_detector
@@ -74,7 +75,7 @@ def test_batches_and_reading_ahead_change_nothing(analyzer, monkeypatch):
     dataset = made.expression_set(["happy", "sad", "fear"] * 30)
     together = evaluate(dataset, analyzer=analyzer).predictions
     monkeypatch.setattr(predictions, "BATCH", 7)
-    monkeypatch.setattr(predictions, "READ_AHEAD", 1)
+    monkeypatch.setattr(reading, "READ_AHEAD", 1)
     apart = evaluate(dataset, analyzer=analyzer).predictions
     np.testing.assert_allclose(together.scores, apart.scores, atol=1e-3)  # the made temperature is sharp
     np.testing.assert_allclose(together.points, apart.points, atol=0.05)
