@@ -56,10 +56,13 @@ class FitConfig:
         auto (mixed with bfloat16 where the device multiplies it natively) or float32.
     compiled : bool
         Compile the network (torch.compile); pays on accelerators after some minutes.
+    ends : int
+        The last so many cycles whose ends are averaged into the weights that are kept [2]_.
 
     References
     ----------
     .. [1] I. Loshchilov and F. Hutter, "SGDR: Stochastic Gradient Descent with Warm Restarts", ICLR 2017.
+    .. [2] P. Izmailov et al., "Averaging Weights Leads to Wider Optima and Better Generalization", UAI 2018.
     """
 
     epochs: int = 30
@@ -74,6 +77,7 @@ class FitConfig:
     seed: int = 0
     precision: str = "auto"
     compiled: bool = False
+    ends: int = 1
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,7 @@ class Average:
         current = network.state_dict()
         self.state = {key: tensor.clone() for key, tensor in current.items()}
         names = [key for key, tensor in current.items() if tensor.is_floating_point()]
+        self.ends: list[dict[str, Tensor]] = []
         # The network's own tensors, which training changes in place.
         self._theirs = [current[key] for key in names]
         self._mine = [self.state[key] for key in names]
@@ -125,6 +130,19 @@ class Average:
         self.steps += 1
         decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
         torch._foreach_lerp_(self._mine, self._theirs, 1 - decay)
+
+    def end_cycle(self, kept: int) -> None:
+        """Remember the average at the end of a cycle, and no more than so many of them."""
+        self.ends.append({key: tensor.clone() for key, tensor in self.state.items()})
+        del self.ends[: max(0, len(self.ends) - kept)]
+
+    def over_cycles(self, count: int) -> dict[str, Tensor]:
+        """Give the mean of the averages at the ends of the last so many cycles, this one's the last."""
+        every = [*self.ends, self.state][-count:]
+        return {
+            key: sum(state[key] for state in every) / len(every) if tensor.is_floating_point() else tensor
+            for key, tensor in self.state.items()
+        }
 
     def restore(self, state: dict[str, Tensor], steps: int) -> None:
         """Take over a stored average."""
@@ -187,6 +205,8 @@ def fit(
         seed = config.seed * 100_003 + epoch
         torch.manual_seed(seed)
         generator = torch.Generator(device).manual_seed(seed)
+        if epoch and epoch * config.cycles % config.epochs == 0:
+            average.end_cycle(config.ends - 1)
         cycle, done = divmod(epoch * config.cycles / config.epochs, 1)
         for objective in objectives:
             objective.start_epoch(int(cycle), done, generator)
@@ -216,7 +236,7 @@ def fit(
             _save(checkpoint, network, average, optimizer, history)
             _write_history(out, history)
             yield record
-    network.load_state_dict(average.state)
+    network.load_state_dict(average.over_cycles(config.ends))
     network.eval()
 
 
@@ -275,6 +295,8 @@ def _save(
 ) -> None:
     tensors = {f"network.{key}": tensor for key, tensor in network.state_dict().items()}
     tensors |= {f"average.{key}": tensor for key, tensor in average.state.items()}
+    for place, end in enumerate(average.ends):
+        tensors |= {f"end.{place}.{key}": tensor for key, tensor in end.items()}
     for place, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{place}.{key}": torch.as_tensor(value) for key, value in state.items()}
     # Cloned, because safetensors refuses tensors that share memory.
@@ -310,6 +332,8 @@ def _restore(
             f"{path}: a checkpoint of another network; choose another --out: {error}"
         ) from error
     average.restore(part("average."), int(record["average_steps"]))
+    while end := part(f"end.{len(average.ends)}."):
+        average.ends.append(end)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in part("optimizer.").items():

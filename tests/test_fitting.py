@@ -95,6 +95,24 @@ def test_a_finished_run_goes_on_into_a_second_cycle_as_an_unbroken_one(tmp_path)
         assert torch.equal(tensor, continued.state_dict()[name]), name
 
 
+def test_the_ends_of_cycles_are_averaged(tmp_path):
+    both = replace(CONFIG, epochs=8, cycles=2)
+    first, second, mean, continued = (line() for _ in range(4))
+    list(fit(first, [Regression()], CONFIG, tmp_path / "first"))
+    list(fit(second, [Regression()], both, tmp_path / "second"))
+    list(fit(mean, [Regression()], replace(both, ends=2), tmp_path / "mean"))
+    list(fit(continued, [Regression()], CONFIG, tmp_path / "first", resume=True))
+    steps = fit(continued, [Regression()], replace(both, ends=2), tmp_path / "first", resume=True)
+    assert [next(steps).epoch, next(steps).epoch] == [5, 6]
+    steps.close()
+    list(fit(continued, [Regression()], replace(both, ends=2), tmp_path / "first", resume=True))
+    ends = [network.state_dict() for network in (first, second)]
+    assert not torch.equal(ends[0]["layers.0.weight"], ends[1]["layers.0.weight"])
+    for name in ("layers.0.weight", "layers.1.running_mean"):
+        torch.testing.assert_close(mean.state_dict()[name], (ends[0][name] + ends[1][name]) / 2)
+        assert torch.equal(mean.state_dict()[name], continued.state_dict()[name])
+
+
 def test_without_resume_a_run_starts_anew(tmp_path):
     list(fit(line(), [Regression()], CONFIG, tmp_path))
     again = [record.epoch for record in fit(line(), [Regression()], CONFIG, tmp_path)]
