@@ -36,11 +36,11 @@ class Cluster:
         GB/s that the shared storage gives to all machines together.
     """
 
-    name: str = "10 c6a.16xlarge (AWS, AMD EPYC of the third generation)"
+    name: str = "10 c7a.16xlarge (AWS, AMD EPYC of the fourth generation)"
     nodes: int = 10
-    cores: int = 32
+    cores: int = 64
     memory: float = 128
-    price: float = 2.448
+    price: float = 3.284
     network: float = 25
     store: float = 2.0
 
