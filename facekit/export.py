@@ -101,8 +101,7 @@ def export_networks(
     """
     _check(format, precision, calibrate)
     stored = read_stages(weights)
-    known = stored.header.get("ranges", {}).keys() >= {*stored.tasks}
-    if precision == "int8" and calibrate is None and not known:
+    if precision == "int8" and calibrate is None and not stored.has_ranges:
         raise ConfigError(
             f"{stored.path}: no ranges for int8 in it; name faces that set them: --calibrate DATASET"
         )

@@ -62,6 +62,12 @@ class StoredWeights:
         own = tuple(self.header["model"]["tasks"])
         return own if self.other is None else tuple(INPUT_SIZE)
 
+    @property
+    def has_ranges(self) -> bool:
+        """Whether every task can be done in 8-bit integers, see onnx_graph.Graph."""
+        ranges: dict[str, Any] = self.header.get("ranges", {})
+        return ranges.keys() >= {*self.tasks}
+
     def doing(self, task: str) -> StoredWeights:
         """Give the weights that do a task."""
         return self if self.other is None or task in self.header["model"]["tasks"] else self.other

@@ -153,14 +153,13 @@ def open_session(model: str | bytes) -> InferenceSession:
 def _built(weights: str | os.PathLike[str], precision: str) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Give the header of weights, and the model of each of their tasks."""
     stored = read_stages(weights)
-    ranges = stored.header.get("ranges", {})
-    if precision == "int8" and not ranges.keys() >= {*stored.tasks}:
+    if precision == "int8" and not stored.has_ranges:
         raise ConfigError(
             f"{stored.path}: no ranges for int8 in it; `facekit export --precision int8 --calibrate DATASET` "
             "measures some"
         )
-    if precision == "fp32" or (precision == "auto" and not multiplies_int8()):
-        ranges = {}
+    exact = precision == "fp32" or (precision == "auto" and not multiplies_int8())
+    ranges = {} if exact else stored.header.get("ranges", {})
     models = {task: GRAPHS[task](Graph(stored.doing(task), ranges=ranges.get(task))) for task in stored.tasks}
     return {**stored.header, "name": stored.name}, models
 
