@@ -76,16 +76,24 @@ class KeypointConfig:
 
 @dataclass(frozen=True)
 class ExpressionConfig:
-    """See ExpressionObjective; `distill` is the share of soft targets from out-of-fold teachers.
+    """See ExpressionObjective; `watched` training samples give figures beside the held-out ones.
 
-    `watched` training samples give figures beside the held-out ones.
+    Attributes
+    ----------
+    distill : float
+        Share of a teacher's answers in the default head's targets.
+    teacher : str
+        Weights that give these answers, a shipped name or a file; empty: the out-of-fold answers of networks
+        trained by `facekit train --folds`.
     """
 
     batch_size: int = 128
     smoothing: float = 0.1
     auxiliary: float = 0.2
     early_size: int = 48
+    mixup: float = 0.0
     distill: float = 0.0
+    teacher: str = ""
     watched: int = 0
     augment: AugmentConfig = AugmentConfig()
     late_augment: AugmentConfig = AugmentConfig()
@@ -99,6 +107,8 @@ class TrainConfig:
     ----------
     name : str
         Of the weights.
+    start : str
+        Weights to begin with, a shipped name or a file, of the network that [model] describes; empty: none.
     model, fit, data, keypoints, expression
         See their classes.
     aligner : FitConfig
@@ -106,6 +116,7 @@ class TrainConfig:
     """
 
     name: str = "default-v1"
+    start: str = ""
     model: ModelConfig = ModelConfig(heads=HEADS)
     fit: FitConfig = FitConfig()
     aligner: FitConfig = FitConfig(epochs=10, optimizer="adamw", learning_rate=2e-3, weight_decay=1e-2)

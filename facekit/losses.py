@@ -12,21 +12,19 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def expression_loss(logits: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+def expression_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """Give the weighted mean cross entropy.
 
     Parameters
     ----------
     logits : (B, C) float
-    targets : (B, C) float, rows sum to 1
-    weights : (B,) float, 0 for samples without this label
+    targets : (B, C) float, rows sum to the sample's weight: 0 for samples without this label
 
     Returns
     -------
     () float32
     """
-    entropy = -(targets * F.log_softmax(logits.float(), 1)).sum(1)
-    return (entropy * weights).sum() / weights.sum().clamp(min=1e-6)
+    return -(targets * F.log_softmax(logits.float(), 1)).sum() / targets.sum().clamp(min=1e-6)
 
 
 def keypoint_loss(points: Tensor, sigma: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,6 +9,7 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
+from torch.distributions import Beta
 
 from facekit.augmentation import (
     STILL,
@@ -178,6 +179,13 @@ class ExpressionObjective:
     late_augment : AugmentConfig
     watched : ExpressionSamples on the device, optional
         Training samples whose figures stand beside the held-out ones.
+    mixup : float
+        As far as `augment` goes, crops and their targets are mixed in pairs, by shares from a Beta
+        distribution with this parameter [1]_; 0: they are not.
+
+    References
+    ----------
+    .. [1] H. Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018.
     """
 
     name = "expression"
@@ -198,8 +206,9 @@ class ExpressionObjective:
         early_size: int = 48,
         late_augment: AugmentConfig | None = None,
         watched: ExpressionSamples | None = None,
+        mixup: float = 0.0,
     ) -> None:
-        self.watched = watched
+        self.watched, self.mixup = watched, mixup
         self.train, self.held_out, self.heads, self.augment = train, held_out, heads, augment
         self.mean, self.std, self.batch_size = mean, std, batch_size
         self.smoothing, self.auxiliary = smoothing, auxiliary
@@ -226,18 +235,26 @@ class ExpressionObjective:
         """Give the loss () of the step-th batch of the epoch."""
         start = step * self.batch_size % max(1, len(self._order) - self.batch_size + 1)
         index = self._order[start : start + self.batch_size]
-        augment = self.augment if self._early or not self.early_share else self.late_augment
+        strongly = self._early or not self.early_share
+        augment = self.augment if strongly else self.late_augment
         crops = augment_expression(self.train.canvases[index], INPUT_SIZE["expression"], augment, generator)
         if self._small:
             crops = F.interpolate(crops, self.early_size, mode="bilinear", antialias=True)
         targets, weights = self.train.targets[index], self.train.weights[index]
+        pairs, share = torch.arange(len(crops), device=crops.device), 1.0
+        if self.mixup and strongly:
+            pairs = torch.randperm(len(crops), device=crops.device, generator=generator)
+            share = float(Beta(self.mixup, self.mixup).sample())
+        crops = share * crops + (1 - share) * crops[pairs]
         logits, start = network((crops - self.mean) / self.std, "expression"), 0
         total = torch.zeros((), device=targets.device)
         for place, (head, classes) in enumerate(self.heads.items()):
             target = targets[:, start : start + len(classes)]
             smooth = target * (1 - self.smoothing) + self.smoothing / len(classes)
+            weighted = smooth * weights[:, place, None]
+            mixed = share * weighted + (1 - share) * weighted[pairs]
             importance = 1.0 if place == 0 else self.auxiliary
-            total = total + importance * expression_loss(logits[head], smooth, weights[:, place])
+            total = total + importance * expression_loss(logits[head], mixed)
             start += len(classes)
         return total
 

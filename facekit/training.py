@@ -7,7 +7,7 @@ import logging
 import os
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +20,12 @@ from facekit.backends.torch import choose_device
 from facekit.configuration import TrainConfig
 from facekit.data.catalog import load_dataset
 from facekit.data.holdout import content_hash
-from facekit.data.resident import ExpressionSamples, join, take, to_device
+from facekit.data.resident import EXPRESSION_CANVAS, ExpressionSamples, join, take, to_device
 from facekit.data.samples import Dataset
 from facekit.distributed import Processes, join_processes
 from facekit.errors import ConfigError, DatasetError
 from facekit.fitting import EpochRecord, fit
+from facekit.mirror import mirror_image
 from facekit.model import SharedNetwork
 from facekit.objectives import ExpressionObjective, Objective
 from facekit.preparation import (
@@ -36,7 +37,7 @@ from facekit.preparation import (
     seen_contents,
     stage_1,
 )
-from facekit.schema import PIXEL_MEAN, PIXEL_STD
+from facekit.schema import DEFAULT_HEAD, INPUT_SIZE, PIXEL_MEAN, PIXEL_STD
 from facekit.weights import load_weights, model_record, of_its_task, save_weights
 from facekit.writing import write_atomically
 
@@ -89,13 +90,17 @@ def train(
     config = _with_labels(config, datasets)
     if folds == 1 or (folds and "expression" not in config.model.tasks):
         raise ConfigError(f"folds is {folds}: expected 0, or at least 2 to predict expressions by")
+    if folds and config.start:
+        raise ConfigError(f"start = {config.start!r}: these weights have seen the folds' rows")
     aligned_by = None if any(dataset.points is not None for dataset in datasets) else load_weights()
     prepared = yield from processes.led(prepare(config, datasets, folder, on, resume, aligned_by))
     if folds:
         yield from _train_folds(config, prepared, folder, on, resume, folds, processes)
         return
     network = _network(config, on)
-    soft = processes.from_leader(lambda: soft_targets(config, folder, prepared))
+    if config.start:
+        _begin_with(network, config.start)
+    soft = processes.from_leader(lambda: soft_targets(config, folder, prepared, on))
     objectives = build_objectives(config, prepared, on, soft)
     yield from fit(network, objectives, config.fit, folder, resume=resume, processes=processes)
     if not processes.leads:
@@ -136,10 +141,27 @@ def _network(config: TrainConfig, device: torch.device) -> SharedNetwork:
     return SharedNetwork(config.model).to(device)
 
 
-def soft_targets(config: TrainConfig, out: Path, prepared: Prepared) -> dict[str, NDArray[np.float32]]:
-    """Read the teachers' out-of-fold predictions, by sample, if the configuration distils."""
+def _begin_with(network: SharedNetwork, start: str) -> None:
+    """Take over the weights of a network of the same kind."""
+    try:
+        network.load_state_dict(load_weights(start).network.state_dict())
+    except RuntimeError as error:
+        raise ConfigError(f"start = {start!r}: of another network than [model] describes: {error}") from error
+
+
+def soft_targets(
+    config: TrainConfig, out: Path, prepared: Prepared, device: torch.device
+) -> dict[str, NDArray[np.float32]]:
+    """Give the teachers' answers (7,), by sample, if the configuration distils."""
     if not config.expression.distill or not prepared.expressions:
         return {}
+    if config.expression.teacher:
+        network = load_weights(config.expression.teacher).network.to(device)
+        return {
+            key: answer
+            for part in prepared.expressions.values()
+            for key, answer in zip(part.keys.tolist(), _taught(network, part.samples), strict=True)
+        }
     for place in (out / "folds.npz", out.parent / "folds" / "folds.npz"):
         if place.is_file():
             stored = np.load(place, allow_pickle=False)
@@ -147,6 +169,19 @@ def soft_targets(config: TrainConfig, out: Path, prepared: Prepared) -> dict[str
     raise ConfigError(
         f"{out}: distillation needs folds.npz here or in {out.parent / 'folds'}; train --folds first"
     )
+
+
+@torch.inference_mode()
+def _taught(network: SharedNetwork, samples: ExpressionSamples) -> NDArray[np.float32]:
+    """Give a teacher's probabilities (N, 7), the mean of those for a crop and for its mirror image."""
+    device, answers = next(network.parameters()).device, []
+    margin = (EXPRESSION_CANVAS - INPUT_SIZE["expression"]) // 2
+    for start in range(0, len(samples), 256):
+        inner = samples.canvases[start : start + 256, :, margin:-margin, margin:-margin]
+        crops = (inner.to(device) / 255 - PIXEL_MEAN) / PIXEL_STD
+        both = [network.expression(seen)[DEFAULT_HEAD].softmax(1) for seen in (crops, mirror_image(crops))]
+        answers.append((both[0] + both[1]) / 2)
+    return torch.cat(answers).cpu().numpy()
 
 
 def build_objectives(
@@ -192,6 +227,7 @@ def build_objectives(
                 part.early_size,
                 part.late_augment,
                 watched if watched is None else to_device(watched, device),
+                part.mixup,
             )
         )
     if "keypoints" in config.model.tasks:
@@ -269,7 +305,11 @@ def finish(
         figures |= objective.validate(network)
         if isinstance(objective, ExpressionObjective) and objective.held_out:
             temperature = {head: fit_temperature(objective, network, head) for head in config.model.heads}
-    settings = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in ("name", "model")}
+    settings = {
+        f.name: getattr(config, f.name)
+        for f in fields(config)
+        if is_dataclass(getattr(config, f.name)) and f.name != "model"
+    }
     return {
         "name": config.name,
         "model": model_record(config.model),
@@ -281,7 +321,8 @@ def finish(
         "sigma_factor": figures.pop("sigma_factor", 1.0),
         "held_out_figures": {name: round(figure, 5) for name, figure in figures.items()},
         "data": prepared.record,
-        "training": {name: _plain(asdict(value)) for name, value in settings.items()},
+        "training": {"start": config.start}
+        | {name: _plain(asdict(value)) for name, value in settings.items()},
         "commit": _commit(),
     }
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Generator, Tensor, nn
 
-from facekit.augmentation import AugmentConfig
+from facekit.augmentation import STILL, AugmentConfig
 from facekit.data.resident import ExpressionSamples, KeypointSamples
 from facekit.objectives import JITTER, ExpressionObjective, KeypointObjective
 from facekit.schema import EXPRESSIONS, MEAN_FACE
@@ -96,6 +96,47 @@ def test_the_early_phase_has_small_crops_and_the_late_one_its_own_augmentation()
     assert varied == [True, True, False, False, True, False]
 
 
+class Brightness(nn.Module):
+    """Tells bright crops from dark ones, more surely the brighter they are."""
+
+    def forward(self, crops: Tensor, task: str) -> dict[str, Tensor]:
+        assert task == "expression"
+        self.seen = crops.mean((1, 2, 3))
+        logits = torch.zeros(len(crops), 7)
+        logits[:, 1] = 3 * self.seen
+        return {"fer2013": logits, "three": logits[:, :3]}
+
+
+def test_mixup_mixes_targets_as_it_mixes_crops():
+    pair = expressions(2)
+    pair.canvases[1] = 255
+    pair.weights[:, 1] = 0
+    objective = expression_objective(pair, augment=STILL, batch_size=2, mixup=0.5)
+    network, shares = Brightness(), []
+    for seed in range(8):
+        torch.manual_seed(seed)
+        rng = generator().manual_seed(seed)
+        objective.start_epoch(0, 0.0, rng)
+        loss = objective.loss(network, 0, rng)
+        answers = (torch.tensor([0.0, 3, 0, 0, 0, 0, 0]) * network.seen[:, None]).log_softmax(1)
+        expected = -((1 - network.seen) * answers[:, 0] + network.seen * answers[:, 1]).mean()
+        assert loss.item() == pytest.approx(float(expected), abs=1e-4)
+        shares += network.seen.tolist()
+    assert any(0.02 < share < 0.98 for share in shares)
+
+
+def test_mixup_ends_with_the_early_phase():
+    objective = expression_objective(
+        expressions(70), augment=STILL, late_augment=STILL, early_share=0.5, batch_size=70, mixup=0.5
+    )
+    network = Recorder()
+    for done in (0.0, 0.5):
+        objective.start_epoch(0, done, generator())
+        objective.loss(network, 0, generator())
+    grays = [crops.mean((1, 2, 3)) * 255 for crops in network.seen]
+    assert [bool((gray - gray.round()).abs().max() > 0.1) for gray in grays] == [True, False]
+
+
 def test_validation_counts_right_answers():
     figures = expression_objective(expressions(70)).validate(Recorder(2))
     assert figures["made_accuracy"] == pytest.approx(1 / 7)
@@ -121,9 +162,6 @@ def keypoints(count: int) -> KeypointSamples:
     points = (torch.tensor(MEAN_FACE) * 60 + 79.5).expand(count, -1, -1)
     canvases = torch.zeros(count, 1, 160, 160, dtype=torch.uint8)
     return KeypointSamples(canvases, points.float(), torch.ones(count))
-
-
-STILL = replace(JITTER, scale=0.0, shift=0.0)
 
 
 def test_keypoint_loss_is_the_weighted_distance_and_likelihood():

@@ -5,24 +5,25 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from data.small_sets import write_fer2013
 from PIL import Image
 from skimage.data import astronaut
 
 from facekit import FaceAnalyzer, preparation
 from facekit.augmentation import AugmentConfig
-from facekit.backends.torch import choose_device
 from facekit.configuration import DataConfig, ExpressionConfig, KeypointConfig, TrainConfig, read_config
 from facekit.data.catalog import load_dataset
 from facekit.data.holdout import content_hash, held_out
 from facekit.errors import ConfigError, DatasetError
 from facekit.fitting import FitConfig
 from facekit.model import ModelConfig
-from facekit.preparation import prepare
-from facekit.schema import EXPRESSIONS, MEAN_FACE
-from facekit.training import train
+from facekit.preparation import Prepared, prepare
+from facekit.schema import EXPRESSIONS, MEAN_FACE, PIXEL_MEAN, PIXEL_STD
+from facekit.training import build_objectives, soft_targets, train
 from facekit.weights import load_weights
 
+CPU = torch.device("cpu")
 TINY = TrainConfig(
     name="tiny-v0",
     model=ModelConfig(width=16, blocks=(1, 1, 1, 1)),
@@ -139,19 +140,56 @@ def test_folds_predict_every_row_once_by_a_network_that_did_not_see_it(fer2013, 
     assert run(student, [fer2013, points], tmp_path / "student") == [1, 2]
 
 
-def held_rows(fer2013: Path, points: Path, tmp_path: Path) -> list[int]:
-    steps = prepare(
-        TINY, [load_dataset(fer2013), load_dataset(points)], tmp_path, choose_device("cpu"), False
-    )
+def prepared_from(config: TrainConfig, *data: Path, out: Path) -> Prepared:
+    steps = prepare(config, [load_dataset(path) for path in data], out, CPU, False)
     with pytest.raises(StopIteration) as stopped:
         next(steps)
-    return stopped.value.value.record["fer2013"]["held_out_rows"]
+    return stopped.value.value
+
+
+def held_rows(fer2013: Path, points: Path, tmp_path: Path) -> list[int]:
+    return prepared_from(TINY, fer2013, points, out=tmp_path).record["fer2013"]["held_out_rows"]
 
 
 def test_distillation_without_folds_says_what_to_do(fer2013, points, tmp_path):
     student = replace(TINY, expression=replace(TINY.expression, distill=0.5))
     with pytest.raises(ConfigError, match="train --folds first"):
         run(student, [fer2013, points], tmp_path / "student")
+
+
+def test_a_teacher_answers_for_each_picture_and_its_mirror_image(fer2013, points, tmp_path):
+    run(TINY, [fer2013, points], tmp_path)
+    part = replace(TINY.expression, distill=0.25, teacher=str(tmp_path))
+    config = replace(TINY, expression=part)
+    prepared = prepared_from(config, fer2013, points, out=tmp_path)
+    soft = soft_targets(config, tmp_path, prepared, CPU)
+    crop = torch.from_numpy(picture(7))[None, None] / 255
+    crops = torch.cat([crop, crop.flip(-1)])
+    with torch.inference_mode():
+        logits = load_weights(tmp_path).network.expression((crops - PIXEL_MEAN) / PIXEL_STD)["fer2013"]
+    answer = logits.softmax(1).mean(0).numpy()
+    np.testing.assert_allclose(soft["fer2013:7"], answer, atol=1e-5)
+
+    plain, taught = (build_objectives(config, prepared, CPU, given)[0].train for given in ({}, soft))
+    own = prepared.expressions["fer2013"]
+    place = np.flatnonzero(own.keys[~own.held_out] == "fer2013:7")[0]
+    expected = 0.75 * plain.targets[place, :7].numpy() + 0.25 * answer
+    np.testing.assert_allclose(taught.targets[place, :7].numpy(), expected, atol=1e-5)
+
+
+def test_a_run_begins_with_given_weights(fer2013, points, tmp_path):
+    run(TINY, [fer2013, points], tmp_path / "first")
+    idle = replace(TINY, start=str(tmp_path / "first"), fit=replace(TINY.fit, learning_rate=0.0, epochs=1))
+    run(idle, [fer2013, points], tmp_path / "second")
+    first, second = (load_weights(tmp_path / name) for name in ("first", "second"))
+    assert second.header["training"]["start"] == str(tmp_path / "first")
+    for name, tensor in first.network.named_parameters():
+        assert torch.equal(tensor, second.network.get_parameter(name)), name
+
+    with pytest.raises(ConfigError, match="another network"):
+        run(replace(idle, model=replace(TINY.model, width=8)), [fer2013, points], tmp_path / "third")
+    with pytest.raises(ConfigError, match="have seen the folds' rows"):
+        run(idle, [fer2013, points], tmp_path / "fourth", folds=2)
 
 
 def test_expressions_alone_are_learnt_and_the_shipped_weights_do_the_rest(fer2013, faces, tmp_path, caplog):
