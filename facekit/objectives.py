@@ -21,6 +21,7 @@ from facekit.augmentation import (
 )
 from facekit.data.resident import ExpressionSamples, KeypointSamples
 from facekit.losses import expression_loss, keypoint_loss
+from facekit.metrics import laplace_radius
 from facekit.schema import DEFAULT_HEAD, INPUT_SIZE, OUTER_EYE_CORNERS
 
 JITTER = replace(STILL, scale=0.05, shift=0.05)
@@ -127,7 +128,7 @@ class KeypointObjective:
     def validate(self, network: nn.Module) -> dict[str, float]:
         """Give ``nme`` (outer eye corners, label boxes jittered by up to 5%) and ``sigma_factor``.
 
-        The latter is what brings the expected errors' median to that of the errors.
+        The latter is what brings 68% of the errors within the radius that the expected errors give for them.
         """
         figures = self._figures(network, self.held_out)
         if self.watched is not None:
@@ -147,10 +148,9 @@ class KeypointObjective:
             apart = (targets[:, OUTER_EYE_CORNERS[0]] - targets[:, OUTER_EYE_CORNERS[1]]).norm(dim=-1)
             errors.append(distance.nanmean(1) / apart)
             ratios.append(distance / sigma)
-        median_over_mean = 0.8392  # of a Gamma distribution of shape 2, the errors' model; see losses
         return {
             "nme": float(torch.cat(errors).nanmean()),
-            "sigma_factor": float(torch.cat(ratios).nanmedian()) / median_over_mean,
+            "sigma_factor": float(torch.cat(ratios).nanquantile(0.68)) / laplace_radius(0.68),
         }
 
 
