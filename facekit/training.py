@@ -26,7 +26,7 @@ from facekit.distributed import Processes, join_processes
 from facekit.errors import ConfigError, DatasetError
 from facekit.fitting import EpochRecord, fit
 from facekit.mirror import mirror_image
-from facekit.model import SharedNetwork
+from facekit.model import SharedNetwork, multiplies_bfloat16
 from facekit.objectives import ExpressionObjective, Objective
 from facekit.preparation import (
     Prepared,
@@ -179,7 +179,9 @@ def _taught(network: SharedNetwork, samples: ExpressionSamples) -> NDArray[np.fl
     for start in range(0, len(samples), 256):
         inner = samples.canvases[start : start + 256, :, margin:-margin, margin:-margin]
         crops = (inner.to(device) / 255 - PIXEL_MEAN) / PIXEL_STD
-        both = [network.expression(seen)[DEFAULT_HEAD].softmax(1) for seen in (crops, mirror_image(crops))]
+        with torch.autocast(device.type, torch.bfloat16, enabled=multiplies_bfloat16(device)):
+            seen = [network.expression(side)[DEFAULT_HEAD] for side in (crops, mirror_image(crops))]
+        both = [logits.float().softmax(1) for logits in seen]
         answers.append((both[0] + both[1]) / 2)
     return torch.cat(answers).cpu().numpy()
 

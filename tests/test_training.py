@@ -168,12 +168,12 @@ def test_a_teacher_answers_for_each_picture_and_its_mirror_image(fer2013, points
     with torch.inference_mode():
         logits = load_weights(tmp_path).network.expression((crops - PIXEL_MEAN) / PIXEL_STD)["fer2013"]
     answer = logits.softmax(1).mean(0).numpy()
-    np.testing.assert_allclose(soft["fer2013:7"], answer, atol=1e-5)
+    np.testing.assert_allclose(soft["fer2013:7"], answer, atol=5e-3)  # bfloat16 where the processor has it
 
     plain, taught = (build_objectives(config, prepared, CPU, given)[0].train for given in ({}, soft))
     own = prepared.expressions["fer2013"]
     place = np.flatnonzero(own.keys[~own.held_out] == "fer2013:7")[0]
-    expected = 0.75 * plain.targets[place, :7].numpy() + 0.25 * answer
+    expected = 0.75 * plain.targets[place, :7].numpy() + 0.25 * soft["fer2013:7"]
     np.testing.assert_allclose(taught.targets[place, :7].numpy(), expected, atol=1e-5)
 
 
