@@ -278,9 +278,9 @@ def crosscheck(
     DatasetError, WeightsError, DetectorError, ConfigError
     """
     samples = dataset if isinstance(dataset, Dataset) else load_dataset(dataset, format, strict=strict)
-    if reference is not None:
-        samples = join_ferplus(samples, reference)
     chosen = choose_samples(samples, split=split, limit=limit, seed=seed)
+    if reference is not None:
+        chosen = join_ferplus(chosen, reference)
     trained = None if analyzer else weights
     analyzer = analyzer or FaceAnalyzer(device, detector, weights=weights, backend="torch")
     heads = analyzer.backend.header["model"]["heads"]

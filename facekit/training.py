@@ -156,8 +156,8 @@ def soft_targets(
     if not config.expression.distill or not prepared.expressions:
         return {}
     if config.expression.teacher:
-        network = load_weights(config.expression.teacher).network
-        network.to(device, memory_format=torch.channels_last)
+        network = load_weights(config.expression.teacher).network.to(device)
+        network.to(memory_format=torch.channels_last)
         return {
             key: answer
             for part in prepared.expressions.values()

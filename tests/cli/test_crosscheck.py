@@ -65,13 +65,14 @@ def test_fer2013_with_votes_is_judged(facekit, untrained, tmp_path):
     small = random.integers(0, 256, (60, 6, 6), np.uint8)
     pictures = [np.asarray(Image.fromarray(s).resize((48, 48), Image.Resampling.BICUBIC)) for s in small]
     rows = [f"{k % 7},{' '.join(map(str, p.ravel()))},PublicTest" for k, p in enumerate(pictures)]
+    rows.append(rows[0].replace("PublicTest", "Training"))  # of which the votes need not know
     (tmp_path / "fer2013.csv").write_text("emotion,pixels,Usage\n" + "\n".join(rows) + "\n")
     names = "neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
     votes = np.eye(10, dtype=int)[random.integers(0, 7, 60)] * 10
     lines = [f"PublicTest,x.png,{','.join(map(str, row))}" for row in votes]
     (tmp_path / "votes.csv").write_text(f"Usage,Image name,{names}\n" + "\n".join(lines) + "\n")
     options = ("--weights", untrained, "--reference", tmp_path / "votes.csv", "--out", tmp_path / "out")
-    done = facekit("crosscheck", tmp_path / "fer2013.csv", *options)
+    done = facekit("crosscheck", tmp_path / "fer2013.csv", "--split", "PublicTest", *options)
     assert done.exit_code == 0, done.output
     reference = json.loads((tmp_path / "out" / "summary.json").read_text())["reference"]
     assert reference["n"] == 60
