@@ -150,6 +150,26 @@ def plot_time_to_accuracy(find: Find) -> str | None:
     )
 
 
+def plot_training_runs(find: Find) -> str | None:
+    """Draw the accuracy on held-out rows against the hours of training, a line a run."""
+    result = find("training-runs", "cpu")
+    if result is None:
+        return None
+    series = {
+        figure["name"]: [
+            (hours, 100 * share)
+            for hours, share in zip(figure["hours"], figure["curves"]["fer2013_accuracy"], strict=True)
+        ]
+        for figure in result["figures"]
+    }
+    return charts.lines(
+        "FER2013, rows held out: accuracy by training time",
+        f"Averaged weights after each epoch; one core, other work beside; {short_caption(result)}",
+        ("hours", "accuracy, %"),
+        series,
+    )
+
+
 def plot_detection_reliability(find: Find) -> str | None:
     """Draw how often facekit's detections are right against their scores."""
     result = find("detection", "cpu")
@@ -176,6 +196,7 @@ PLOTS: Mapping[str, tuple[str, Callable[[Find], str | None]]] = {
     "scaling": ("A picture's cost by the number of pictures", plot_scaling),
     "accuracy_latency": ("Accuracy by time", plot_accuracy_latency),
     "detection_reliability": ("Share of right detections by score", plot_detection_reliability),
+    "training_runs": ("Held-out accuracy by hours of training, a line a run", plot_training_runs),
     "time_to_accuracy": ("Accuracy by training time", plot_time_to_accuracy),
 }
 """Plot to its alternative text and what draws it."""

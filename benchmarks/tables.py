@@ -189,6 +189,26 @@ def training(result: Result) -> str:
     return speeds + "\n" + table(("FER2013 PublicTest", "seconds"), rows)
 
 
+def training_runs(result: Result) -> str:
+    """Give what whole runs took and reached on the rows that they held out."""
+    sets = (("fer2013", "FER2013"), ("raf_db", "RAF-DB"), ("muxspace", "muxspace"))
+    rows = []
+    for figure in result["figures"]:
+        told = figure["held_out"]
+        rows.append(
+            (
+                figure["name"],
+                str(figure["epochs"]),
+                f"{figure['hours'][-1]:.1f}",
+                *(percent(told.get(f"{name}_accuracy")) for name, _ in sets),
+                f"{told['fer2013_nll']:.3f}",
+                percent(told["nme"]),
+            )
+        )
+    head = ("run", "epochs", "hours", *(name for _, name in sets), "FER2013's log loss", "Helen NME")
+    return table(head, rows)
+
+
 def augmentation(result: Result) -> str:
     """Give the augmentations' rates."""
     return pivot("crops/s: batch", result["figures"], by("batch"), by("name"))
@@ -617,6 +637,7 @@ TABLES: Mapping[str, Table] = {
     "scale_reckoning": Table("scale", "cpu", scale_reckoning),
     "training": Table("training", "cpu", training),
     "training_accelerator": Table("training", "accelerator", training),
+    "training_runs": Table("training-runs", "cpu", training_runs),
     "augmentation": Table("augmentation", "cpu", augmentation),
     "augmentation_accelerator": Table("augmentation", "accelerator", augmentation),
     "data": Table("data", "cpu", data),

@@ -1,0 +1,53 @@
+"""Put down what training runs took and reached, epoch by epoch: figures of the rows that they held out.
+
+    python benchmarks/training_runs.py runs/shipped-v1 runs/shipped
+
+Each folder is what `facekit train --out` wrote. Times are of the processor that trained, other work beside.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from facekit.benchmarking.results import RESULTS, write_result
+from facekit.weights import read_weights
+
+
+def told_of(folder: Path) -> dict[str, Any]:
+    """Give a run's settings, its curves against the hours, and the figures of the weights it ended with."""
+    stored = read_weights(folder)
+    with (folder / "history.csv").open() as file:
+        rows = [{key: float(cell) for key, cell in row.items()} for row in csv.DictReader(file)]
+    hours = [round(seconds / 3600, 4) for seconds in accumulate(row["seconds"] for row in rows)]
+    return {
+        "name": stored.name,
+        "setting": {
+            "model": stored.header["model"],
+            "training": stored.header["training"],
+            "rows": {name: told["train"] for name, told in stored.header["data"].items()},
+        },
+        "unit": "share",
+        "epochs": len(rows),
+        "hours": hours,
+        "curves": {key: [row[key] for row in rows] for key in rows[0] if key not in ("epoch", "seconds")},
+        "value": stored.header["held_out_figures"]["fer2013_accuracy"],
+        "held_out": stored.header["held_out_figures"],
+    }
+
+
+def main() -> None:
+    """Write the results file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    given = parser.parse_args()
+    body = {"figures": [told_of(folder) for folder in given.runs]}
+    print(write_result("training-runs", "cpu", "python benchmarks/training_runs.py RUN ...", body, given.out))
+
+
+if __name__ == "__main__":
+    main()
