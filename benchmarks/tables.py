@@ -608,6 +608,7 @@ class Table:
 TABLES: Mapping[str, Table] = {
     "accuracy": Table("accuracy", "cpu", accuracy),
     "keypoints": Table("accuracy", "cpu", keypoints),
+    "unseen_set": Table("unseen-set", "cpu", keypoints),
     "per_class": Table("accuracy", "cpu", per_class),
     "confusion": Table("accuracy", "cpu", confusion),
     "latency": Table("latency", "cpu", latency),

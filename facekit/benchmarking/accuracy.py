@@ -92,9 +92,12 @@ def _helen(setting: Setting) -> dict[str, Any]:
 
 
 def _helen_jittered(setting: Setting) -> dict[str, Any]:
-    """Measure keypoints in label boxes that are off as a detector's are, by up to JITTER of their side."""
     analyzer = _analyzer(setting)
-    dataset = _helen_rows(setting, analyzer)
+    return jittered(analyzer, _helen_rows(setting, analyzer))
+
+
+def jittered(analyzer: FaceAnalyzer, dataset: Dataset) -> dict[str, Any]:
+    """Measure keypoints in label boxes that are off as a detector's are, by up to JITTER of their side."""
     assert dataset.points is not None
     random = np.random.default_rng(0)
     boxes = label_boxes(dataset.points)
