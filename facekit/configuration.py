@@ -64,7 +64,10 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class KeypointConfig:
-    """See KeypointObjective; `watched` training samples give figures beside the held-out ones."""
+    """See KeypointObjective; `every` counts where expressions are learnt too.
+
+    `watched` training samples give figures beside the held-out ones.
+    """
 
     batch_size: int = 64
     every: int = 2

@@ -249,8 +249,7 @@ def _train_aligner(
     torch.manual_seed(config.aligner.seed)
     network = SharedNetwork(model).to(device)
     prepared = Prepared(dict(keypoints), {}, None, {})
-    every_step = replace(config, keypoints=replace(config.keypoints, every=1))
-    objective = keypoint_objective(every_step, prepared, device)
+    objective = keypoint_objective(replace(config, model=model), prepared, device)
     folder = out / "aligner"
     folder.mkdir(exist_ok=True)
     yield from fit(network, [objective], config.aligner, folder, resume=resume)
@@ -332,7 +331,7 @@ def keypoint_objective(config: TrainConfig, prepared: Prepared, device: torch.de
         PIXEL_MEAN,
         PIXEL_STD,
         settings.batch_size,
-        settings.every,
+        settings.every if "expression" in config.model.tasks else 1,
         settings.weight,
         config.fit.early_share,
         settings.late_augment,
