@@ -6,7 +6,8 @@
 benchmarks/label_scenes.py wrote and the detector was trained on. Only pictures that its training did not see
 count. All detectors are compared in one convention, stage 1's square crops, at which they are used. The error
 of keypoints (NME) is that of the shipped weights on the held-out Helen faces, none of which they saw either.
-Timings are medians over interleaved rounds, with quartiles, on one core.
+Timings are medians over interleaved rounds, with quartiles, on one core. facekit's detector runs as in an
+analysis: by ONNX Runtime on the CPU where that is installed.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import torch
 from numpy.typing import NDArray
 
 from facekit import FaceAnalyzer, evaluate, geometry
+from facekit.backends import choose_backend
 from facekit.backends.torch import choose_device
 from facekit.benchmarking.results import write_result
 from facekit.data.catalog import load_dataset
@@ -285,13 +287,16 @@ def main() -> None:
     masked = [without_faces(*pair) for pair in zip(scenes["images"], scenes["faces"], strict=True)]
     empty = {"face_free": list(face_free_samples().values()), "masked_scenes": masked}
 
+    backend, _ = choose_backend("auto", "default", options.device, "auto")
+
     def make(name: str, min_score: float | None = None) -> Detector:
         model = {"yunet": options.yunet, "facekit": options.weights}.get(name)
-        return make_detector(name, model, min_score=min_score, device=options.device)
+        return make_detector(name, model, min_score=min_score, device=options.device, backend=backend)
 
     names = ("haar", "yunet", "facekit")
     result: dict[str, Any] = {
         "weights": header["name"],
+        "backend": backend,
         "pictures": {
             "afw_scenes": len(scenes["images"]),
             "afw_landmark_faces": sum(map(len, scenes["landmark_crops"])),
@@ -313,7 +318,7 @@ def main() -> None:
     }
     by_side = {
         side: [
-            FacekitDetector(options.weights, score, side, side, device=options.device)
+            FacekitDetector(options.weights, score, side, side, device=options.device, backend=backend)
             for score in (None, LOW)
         ]
         for side in SIDES

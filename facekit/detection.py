@@ -119,7 +119,7 @@ class FacekitDetector:
     weights : str or path-like, optional
         Of the detector: a shipped name or a file.
     min_score : float, optional
-        Default 0.85: on held-out pictures more faces and fewer false ones than Haar's cascades.
+        Default 0.85: on held-out pictures more faces than Haar's cascades find, and no more false ones.
     longest_side : int
         Larger pictures are shrunk to it, pixels.
     least_side : int
