@@ -13,6 +13,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from facekit.benchmarking.machine import load
 from facekit.benchmarking.results import RESULTS, write_result
 from facekit.weights import read_weights
 
@@ -25,11 +26,10 @@ def told_of(folder: Path) -> dict[str, Any]:
     hours = [round(seconds / 3600, 4) for seconds in accumulate(row["seconds"] for row in rows)]
     return {
         "name": stored.name,
-        "setting": {
-            "model": stored.header["model"],
-            "training": stored.header["training"],
-            "rows": {name: told["train"] for name, told in stored.header["data"].items()},
-        },
+        "setting": {"run": stored.name, "seed": stored.header["training"]["fit"]["seed"]},
+        "model": stored.header["model"],
+        "training": stored.header["training"],
+        "rows": {name: told["train"] for name, told in stored.header["data"].items()},
         "unit": "share",
         "epochs": len(rows),
         "hours": hours,
@@ -45,7 +45,15 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
-    body = {"figures": [told_of(folder) for folder in given.runs]}
+    figures = [told_of(folder) for folder in given.runs]
+    body = {
+        "quick": False,
+        "weights": figures[-1]["name"],
+        "seconds": round(3600 * sum(figure["hours"][-1] for figure in figures), 1),
+        "load_before": load(),
+        "skipped": [],
+        "figures": figures,
+    }
     print(write_result("training-runs", "cpu", "python benchmarks/training_runs.py RUN ...", body, given.out))
 
 

@@ -493,6 +493,16 @@ def test_every_table_and_plot_can_be_drawn(scripts, valid, tmp_path):
     found = {"faces": 1, "points": 15, "expressions": ["happy"]}
     figures = {
         "accuracy": [{"name": "FER2013 PublicTest", "setting": {}, "unit": "share", "evaluation": evaluated}],
+        "unseen-set": [{"name": "AFW", "setting": {}, "unit": "share", "evaluation": evaluated}],
+        "training-runs": [
+            {
+                **value("default-v1", 0.6, "share"),
+                "epochs": 2,
+                "hours": [0.1, 0.2],
+                "curves": {"fer2013_accuracy": [0.5, 0.6]},
+                "held_out": {"fer2013_accuracy": 0.6, "fer2013_nll": 0.9, "nme": 0.03},
+            }
+        ],
         "latency": [
             *parts_of(1),
             timing("detector", [1.0], detector="haar", picture="512x512"),
