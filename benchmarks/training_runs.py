@@ -2,7 +2,8 @@
 
     python benchmarks/training_runs.py runs/shipped-v1 runs/shipped
 
-Each folder is what `facekit train --out` wrote. Times are of the processor that trained, other work beside.
+Each folder is what `facekit train --out` wrote, in the order in which runs began with the weights of others.
+Times are of the processor that trained, other work beside.
 """
 
 from __future__ import annotations
@@ -18,12 +19,16 @@ from facekit.benchmarking.results import RESULTS, write_result
 from facekit.weights import read_weights
 
 
-def told_of(folder: Path) -> dict[str, Any]:
-    """Give a run's settings, its curves against the hours, and the figures of the weights it ended with."""
+def told_of(folder: Path, before: float) -> dict[str, Any]:
+    """Give a run's settings, its curves against the hours, and the figures of the weights it ended with.
+
+    A run that began with the weights of the one before it goes on after that one's hours.
+    """
     stored = read_weights(folder)
     with (folder / "history.csv").open() as file:
         rows = [{key: float(cell) for key, cell in row.items()} for row in csv.DictReader(file)]
-    hours = [round(seconds / 3600, 4) for seconds in accumulate(row["seconds"] for row in rows)]
+    begun = before if stored.header["training"].get("start") else 0.0
+    hours = [round(begun + seconds / 3600, 4) for seconds in accumulate(row["seconds"] for row in rows)]
     return {
         "name": stored.name,
         "setting": {"run": stored.name, "seed": stored.header["training"]["fit"]["seed"]},
@@ -32,6 +37,7 @@ def told_of(folder: Path) -> dict[str, Any]:
         "rows": {name: told["train"] for name, told in stored.header["data"].items()},
         "unit": "share",
         "epochs": len(rows),
+        "seconds": round(sum(row["seconds"] for row in rows), 1),
         "hours": hours,
         "curves": {key: [row[key] for row in rows] for key in rows[0] if key not in ("epoch", "seconds")},
         "value": stored.header["held_out_figures"]["fer2013_accuracy"],
@@ -45,11 +51,13 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
-    figures = [told_of(folder) for folder in given.runs]
+    figures: list[dict[str, Any]] = []
+    for folder in given.runs:
+        figures.append(told_of(folder, figures[-1]["hours"][-1] if figures else 0.0))
     body = {
         "quick": False,
         "weights": figures[-1]["name"],
-        "seconds": round(3600 * sum(figure["hours"][-1] for figure in figures), 1),
+        "seconds": round(sum(figure["seconds"] for figure in figures), 1),
         "load_before": load(),
         "skipped": [],
         "figures": figures,
