@@ -32,9 +32,9 @@ VISIBLE = 1 / 3
 LONGEST_SIDE = 640
 """Pixels; larger pictures are shrunk to it unless told otherwise."""
 
-LARGE_FACES = 160
-"""Larger pictures, pixels, are also seen at half their size, and so on: training showed no face above 280
-pixels, and few that fill the picture."""
+LARGE_FACES = 256
+"""Larger pictures, pixels, are also seen at half their size, and so on: training showed no face above
+280 pixels, and few that fill the picture."""
 
 LARGE_FACE = 96
 """Least side, pixels, of the boxes that count in such a view; the others are seen better in larger ones."""
