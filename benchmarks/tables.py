@@ -205,7 +205,14 @@ def training_runs(result: Result) -> str:
                 percent(told["nme"]),
             )
         )
-    head = ("run", "epochs", "hours, with those before", *(name for _, name in sets), "FER2013's log loss", "Helen NME")
+    head = (
+        "run",
+        "epochs",
+        "hours, with those before",
+        *(name for _, name in sets),
+        "FER2013's log loss",
+        "Helen NME",
+    )
     return table(head, rows)
 
 

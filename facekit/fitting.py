@@ -57,8 +57,7 @@ class FitConfig:
     compiled : bool
         Compile the network (torch.compile); pays on accelerators after some minutes.
     ends : int
-        The last so many cycles whose ends are averaged into the weights that are kept [2]_; one more than
-        there are cycles: the weights that training begins with, too.
+        The last so many cycles whose ends are averaged into the weights that are kept [2]_.
 
     References
     ----------
@@ -192,8 +191,6 @@ def fit(
     network.to(memory_format=torch.channels_last)
     optimizer = _optimizer(network, config)
     average = Average(network, config.average)
-    if config.ends > config.cycles:
-        average.end_cycle(config.ends - 1)
     history: list[dict[str, float]] = []
     checkpoint = out / "checkpoint.safetensors"
     if resume and (stored := processes.from_leader(lambda: _read(checkpoint))):
@@ -335,7 +332,6 @@ def _restore(
             f"{path}: a checkpoint of another network; choose another --out: {error}"
         ) from error
     average.restore(part("average."), int(record["average_steps"]))
-    average.ends.clear()
     while end := part(f"end.{len(average.ends)}."):
         average.ends.append(end)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]

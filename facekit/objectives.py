@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Protocol
 
@@ -241,22 +241,23 @@ class ExpressionObjective:
         if self._small:
             crops = F.interpolate(crops, self.early_size, mode="bilinear", antialias=True)
         targets, weights = self.train.targets[index], self.train.weights[index]
-        pairs, share = torch.arange(len(crops), device=crops.device), 1.0
-        if self.mixup and strongly:
-            pairs = torch.randperm(len(crops), device=crops.device, generator=generator)
-            share = float(Beta(self.mixup, self.mixup).sample())
-        crops = share * crops + (1 - share) * crops[pairs]
-        logits, start = network((crops - self.mean) / self.std, "expression"), 0
+        mixed = self._mixing(len(crops), generator) if self.mixup and strongly else lambda x: x
+        logits, start = network((mixed(crops) - self.mean) / self.std, "expression"), 0
         total = torch.zeros((), device=targets.device)
         for place, (head, classes) in enumerate(self.heads.items()):
             target = targets[:, start : start + len(classes)]
             smooth = target * (1 - self.smoothing) + self.smoothing / len(classes)
             weighted = smooth * weights[:, place, None]
-            mixed = share * weighted + (1 - share) * weighted[pairs]
             importance = 1.0 if place == 0 else self.auxiliary
-            total = total + importance * expression_loss(logits[head], mixed)
+            total = total + importance * expression_loss(logits[head], mixed(weighted))
             start += len(classes)
         return total
+
+    def _mixing(self, count: int, generator: Generator) -> Callable[[Tensor], Tensor]:
+        """Draw pairs and a share; give what mixes the rows of a batch by them."""
+        pairs = torch.randperm(count, device=generator.device, generator=generator)
+        share = float(Beta(self.mixup, self.mixup).sample())
+        return lambda rows: torch.lerp(rows[pairs], rows, share)
 
     @torch.inference_mode()
     def validate(self, network: nn.Module) -> dict[str, float]:

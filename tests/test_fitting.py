@@ -113,22 +113,6 @@ def test_the_ends_of_cycles_are_averaged(tmp_path):
         assert torch.equal(mean.state_dict()[name], continued.state_dict()[name])
 
 
-def test_the_weights_that_a_run_begins_with_are_averaged_too(tmp_path):
-    plain, mean, broken = (line() for _ in range(3))
-    start = {name: tensor.clone() for name, tensor in plain.state_dict().items()}
-    both = replace(CONFIG, ends=2)
-    list(fit(plain, [Regression()], CONFIG, tmp_path / "plain"))
-    list(fit(mean, [Regression()], both, tmp_path / "mean"))
-    steps = fit(broken, [Regression()], both, tmp_path / "broken")
-    next(steps)
-    steps.close()
-    resumed = Line()
-    list(fit(resumed, [Regression()], both, tmp_path / "broken", resume=True))
-    for name in ("layers.0.weight", "layers.1.running_mean"):
-        torch.testing.assert_close(mean.state_dict()[name], (start[name] + plain.state_dict()[name]) / 2)
-        assert torch.equal(mean.state_dict()[name], resumed.state_dict()[name])
-
-
 def test_without_resume_a_run_starts_anew(tmp_path):
     list(fit(line(), [Regression()], CONFIG, tmp_path))
     again = [record.epoch for record in fit(line(), [Regression()], CONFIG, tmp_path)]
