@@ -92,7 +92,7 @@ def train(
         raise ConfigError(f"folds is {folds}: expected 0, or at least 2 to predict expressions by")
     if folds and config.start:
         raise ConfigError(f"start = {config.start!r}: these weights have seen the folds' rows")
-    aligned_by = None if any(dataset.points is not None for dataset in datasets) else load_weights()
+    aligned_by = None if "keypoints" in config.model.tasks else load_weights()
     prepared = yield from processes.led(prepare(config, datasets, folder, on, resume, aligned_by))
     if folds:
         yield from _train_folds(config, prepared, folder, on, resume, folds, processes)

@@ -230,9 +230,10 @@ def test_data_that_teach_no_task_are_refused_before_the_work_begins(points, fer2
         run(TINY, [fer2013, points], tmp_path, folds=1)
 
 
-def test_one_task_is_trained_on_its_labels_alone(fer2013, tmp_path):
+def test_one_task_is_trained_on_its_labels_alone(fer2013, points, tmp_path):
     alone = replace(TINY, model=replace(TINY.model, tasks=("expression",)))
-    assert run(alone, [fer2013], tmp_path) == [1, 2]
+    assert run(alone, [fer2013, points], tmp_path) == [1, 2]
+    assert load_weights(tmp_path).header["frame"] == load_weights().header["frame"]
 
 
 def test_held_out_rows_do_not_depend_on_order_and_keep_doubles_together():
