@@ -199,7 +199,7 @@ def fit(
     if config.precision not in ("auto", "float32"):
         raise ConfigError(f"unknown precision {config.precision!r}: expected auto or float32")
     native = config.precision == "auto" and multiplies_bfloat16(device)
-    running = processes.shared(_Mixed(torch.compile(network) if config.compiled else network, native))
+    running = processes.shared(Mixed(torch.compile(network) if config.compiled else network, native))
     for epoch in range(len(history), config.epochs):
         started = time.perf_counter()
         seed = config.seed * 100_003 + epoch
@@ -228,7 +228,7 @@ def fit(
             nn.utils.clip_grad_norm_(network.parameters(), config.clip)
             optimizer.step()
             average.update()
-        figures = _validate(network, average, objectives, processes.shared(_Mixed(network, native)))
+        figures = _validate(network, average, objectives, processes.shared(Mixed(network, native)))
         losses = {name: float(total) / steps for name, total in sums.items()}
         record = EpochRecord(epoch + 1, config.epochs, time.perf_counter() - started, losses, figures)
         history.append(record.row())
@@ -240,7 +240,7 @@ def fit(
     network.eval()
 
 
-class _Mixed(nn.Module):
+class Mixed(nn.Module):
     """Runs the network alone in bfloat16: the coordinates of crops and points need float32."""
 
     def __init__(self, network: Any, native: bool) -> None:
@@ -248,6 +248,7 @@ class _Mixed(nn.Module):
         self.network, self.native = network, native
 
     def forward(self, crops: Tensor, *task: str) -> Any:
+        """Give what the network gives for crops, and for the task that is named."""
         with torch.autocast(crops.device.type, torch.bfloat16, enabled=self.native):
             return self.network(crops, *task)
 

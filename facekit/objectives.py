@@ -279,10 +279,15 @@ class ExpressionObjective:
     @torch.inference_mode()
     def logits(self, network: nn.Module, samples: ExpressionSamples, head: str = DEFAULT_HEAD) -> Tensor:
         """Give a head's logits (N, C) for samples as they are."""
-        size, rows = INPUT_SIZE["expression"], []
-        middle = canvas_from_crop(samples.canvases.shape[-1], size).to(samples.canvases.device)
-        for start in range(0, len(samples), 512):
-            canvases = samples.canvases[start : start + 512]
-            crops = sample(canvases, middle.expand(len(canvases), -1, -1), size)
-            rows.append(network((crops - self.mean) / self.std, "expression")[head].float())
-        return torch.cat(rows)
+        return expression_logits(network, samples.canvases, head, self.mean, self.std)
+
+
+@torch.inference_mode()
+def expression_logits(network: nn.Module, canvases: Tensor, head: str, mean: float, std: float) -> Tensor:
+    """Give a head's logits (N, C) for the middles of canvases (N, 1, S, S) uint8."""
+    size, rows = INPUT_SIZE["expression"], []
+    middle = canvas_from_crop(canvases.shape[-1], size).to(canvases.device)
+    for some in canvases.split(512):  # type: ignore[no-untyped-call]
+        crops = sample(some, middle.expand(len(some), -1, -1), size)
+        rows.append(network((crops - mean) / std, "expression")[head].float())
+    return torch.cat(rows)

@@ -20,14 +20,14 @@ from facekit.backends.torch import choose_device
 from facekit.configuration import TrainConfig
 from facekit.data.catalog import load_dataset
 from facekit.data.holdout import content_hash
-from facekit.data.resident import EXPRESSION_CANVAS, ExpressionSamples, join, take, to_device
+from facekit.data.resident import ExpressionSamples, join, take, to_device
 from facekit.data.samples import Dataset
 from facekit.distributed import Processes, join_processes
 from facekit.errors import ConfigError, DatasetError
-from facekit.fitting import EpochRecord, fit
+from facekit.fitting import EpochRecord, Mixed, fit
 from facekit.mirror import mirror_image
 from facekit.model import SharedNetwork, multiplies_bfloat16
-from facekit.objectives import ExpressionObjective, Objective
+from facekit.objectives import ExpressionObjective, Objective, expression_logits
 from facekit.preparation import (
     Prepared,
     chosen,
@@ -37,7 +37,7 @@ from facekit.preparation import (
     seen_contents,
     stage_1,
 )
-from facekit.schema import DEFAULT_HEAD, INPUT_SIZE, PIXEL_MEAN, PIXEL_STD
+from facekit.schema import DEFAULT_HEAD, PIXEL_MEAN, PIXEL_STD
 from facekit.weights import load_weights, model_record, of_its_task, save_weights
 from facekit.writing import write_atomically
 
@@ -172,19 +172,15 @@ def soft_targets(
     )
 
 
-@torch.inference_mode()
 def _taught(network: SharedNetwork, samples: ExpressionSamples) -> NDArray[np.float32]:
     """Give a teacher's probabilities (N, 7), the mean of those for a crop and for its mirror image."""
-    device, answers = next(network.parameters()).device, []
-    margin = (EXPRESSION_CANVAS - INPUT_SIZE["expression"]) // 2
-    for start in range(0, len(samples), 256):
-        inner = samples.canvases[start : start + 256, :, margin:-margin, margin:-margin]
-        crops = (inner.to(device) / 255 - PIXEL_MEAN) / PIXEL_STD
-        with torch.autocast(device.type, torch.bfloat16, enabled=multiplies_bfloat16(device)):
-            seen = [network.expression(side)[DEFAULT_HEAD] for side in (crops, mirror_image(crops))]
-        both = [logits.float().softmax(1) for logits in seen]
-        answers.append((both[0] + both[1]) / 2)
-    return torch.cat(answers).cpu().numpy()
+    device = next(network.parameters()).device
+    running, canvases = Mixed(network, multiplies_bfloat16(device)), samples.canvases.to(device)
+    sides = [
+        expression_logits(running, side, DEFAULT_HEAD, PIXEL_MEAN, PIXEL_STD).softmax(1)
+        for side in (canvases, mirror_image(canvases))
+    ]
+    return ((sides[0] + sides[1]) / 2).cpu().numpy()
 
 
 def build_objectives(
