@@ -284,9 +284,10 @@ def detector_graph(graph: Graph) -> bytes:
         )
         for level, x in enumerate(pyramid)
     ]
-    told = graph.add("Transpose", graph.add("Concat", *cells, axis=2), perm=[0, 2, 1])  # (B, A, 5)
-    graph.add("Gather", told, graph.constant(0, np.int64), axis=2, name="logits")
-    graph.add("Gather", told, graph.constant([1, 2, 3, 4], np.int64), axis=2, name="boxes")
+    told = graph.add("Concat", *cells, axis=2)  # (B, 5, A)
+    graph.add("Gather", told, graph.constant(0, np.int64), axis=1, name="logits")
+    edges = graph.add("Gather", told, graph.constant([1, 2, 3, 4], np.int64), axis=1)
+    graph.add("Transpose", edges, perm=[0, 2, 1], name="boxes")
     outputs = {"logits": ("batch", "cells"), "boxes": ("batch", "cells", 4)}
     return graph.model("detector", {"pictures": ("batch", 3, "height", "width")}, outputs)
 
