@@ -112,6 +112,7 @@ class TrainConfig:
         Of the weights.
     start : str
         Weights to begin with, a shipped name or a file, of the network that [model] describes; empty: none.
+        Blocks that they lack do nothing yet.
     model, fit, data, keypoints, expression
         See their classes.
     aligner : FitConfig

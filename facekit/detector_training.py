@@ -43,8 +43,8 @@ from facekit.detector_network import (
     stack_padded,
 )
 from facekit.distributed import join_processes
-from facekit.errors import ConfigError, DatasetError
-from facekit.fitting import EpochRecord, FitConfig, fit
+from facekit.errors import DatasetError
+from facekit.fitting import EpochRecord, FitConfig, begin_with, fit
 from facekit.images import read_image
 from facekit.padding import padded_size
 from facekit.scene_views import ViewConfig, random_views
@@ -283,7 +283,7 @@ def train_detector(
     torch.manual_seed(config.fit.seed)
     network = DetectorNetwork(config.model)
     if config.start:
-        _begin_with(network, config.start)
+        begin_with(network, load_detector(config.start)[0].state_dict(), config.start, _last_norm)
     network.to(on)
     objective = DetectorObjective(train, held_out, config, on)
     yield from fit(network, [objective], config.fit, folder, resume=resume, processes=processes)
@@ -304,19 +304,8 @@ def train_detector(
     save_weights(folder / "weights.safetensors", network, "detector", header)
 
 
-def _begin_with(network: DetectorNetwork, start: str) -> None:
-    """Take over weights; residual blocks that are new give what they get."""
-    state = load_detector(start)[0].state_dict()
-    own = network.state_dict()
-    new = {name.rsplit(".", 2)[0] for name in own.keys() - state.keys()}
-    blocks = [network.get_submodule(name) for name in new]
-    alike = all(name in own and tensor.shape == own[name].shape for name, tensor in state.items())
-    if not alike or not all(isinstance(block, Separable) and block.residual for block in blocks):
-        raise ConfigError(f"start = {start!r}: weights of another network than [model] describes")
-    network.load_state_dict(own | state)
-    for block in blocks:
-        assert isinstance(block, Separable)
-        nn.init.zeros_(block.pointwise_norm.weight)
+def _last_norm(module: nn.Module) -> nn.Module | None:
+    return module.pointwise_norm if isinstance(module, Separable) and module.residual else None
 
 
 def calibrate(logits: NDArray[np.float64], right: NDArray[np.bool_]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -251,6 +251,48 @@ class Mixed(nn.Module):
         """Give what the network gives for crops, and for the task that is named."""
         with torch.autocast(crops.device.type, torch.bfloat16, enabled=self.native):
             return self.network(crops, *task)
+
+
+def begin_with(
+    network: nn.Module,
+    state: Mapping[str, Tensor],
+    start: str,
+    last_norm: Callable[[nn.Module], nn.Module | None],
+) -> None:
+    """Take over weights; residual blocks that they lack give what they get.
+
+    Parameters
+    ----------
+    network : nn.Module
+    state : mapping of name to tensor
+        The weights.
+    start : str
+        Where they come from.
+    last_norm : callable
+        Gives the batch norm before the sum of a residual block that keeps its input's shape, None for other
+        modules.
+
+    Raises
+    ------
+    ConfigError
+        They are of another network.
+    """
+    own = network.state_dict()
+    lacking = own.keys() - state.keys()
+    alike = all(name in own and tensor.shape == own[name].shape for name, tensor in state.items())
+    silent = []
+    for name, block in network.named_modules():
+        parts = {f"{name}.{part}" for part in block.state_dict()}
+        if (norm := last_norm(block)) is not None and parts <= lacking:
+            silent.append(norm)
+            lacking -= parts
+    if not alike or lacking:
+        raise ConfigError(f"start = {start!r}: weights of another network than [model] describes")
+    network.load_state_dict(own | dict(state))
+    for norm in silent:
+        for name, parameter in norm.named_parameters():
+            if name.endswith("weight"):
+                nn.init.zeros_(parameter)
 
 
 def _shape(done: float, warmup: float) -> float:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torchvision.models.resnet import BasicBlock
 
 from facekit.backends.torch import choose_device
 from facekit.configuration import TrainConfig
@@ -24,7 +25,7 @@ from facekit.data.resident import ExpressionSamples, join, take, to_device
 from facekit.data.samples import Dataset
 from facekit.distributed import Processes, join_processes
 from facekit.errors import ConfigError, DatasetError
-from facekit.fitting import EpochRecord, Mixed, fit
+from facekit.fitting import EpochRecord, Mixed, begin_with, fit
 from facekit.mirror import mirror_image
 from facekit.model import SharedNetwork, multiplies_bfloat16
 from facekit.objectives import ExpressionObjective, Objective, expression_logits
@@ -99,7 +100,7 @@ def train(
         return
     network = _network(config, on)
     if config.start:
-        _begin_with(network, config.start)
+        begin_with(network, load_weights(config.start).network.state_dict(), config.start, _last_norm)
     soft = processes.from_leader(lambda: soft_targets(config, folder, prepared, on))
     objectives = build_objectives(config, prepared, on, soft)
     yield from fit(network, objectives, config.fit, folder, resume=resume, processes=processes)
@@ -141,12 +142,8 @@ def _network(config: TrainConfig, device: torch.device) -> SharedNetwork:
     return SharedNetwork(config.model).to(device)
 
 
-def _begin_with(network: SharedNetwork, start: str) -> None:
-    """Take over the weights of a network of the same kind."""
-    try:
-        network.load_state_dict(load_weights(start).network.state_dict())
-    except RuntimeError as error:
-        raise ConfigError(f"start = {start!r}: of another network than [model] describes: {error}") from error
+def _last_norm(module: nn.Module) -> nn.Module | None:
+    return module.bn2 if isinstance(module, BasicBlock) and module.downsample is None else None
 
 
 def soft_targets(

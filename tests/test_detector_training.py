@@ -24,13 +24,13 @@ from facekit.detector_network import (
 )
 from facekit.detector_training import (
     DetectorTrainConfig,
-    _begin_with,
+    _last_norm,
     assign,
     pairwise_overlaps,
     train_detector,
 )
 from facekit.errors import ConfigError, DatasetError, WeightsError
-from facekit.fitting import FitConfig
+from facekit.fitting import FitConfig, begin_with
 from facekit.scene_views import ViewConfig
 from facekit.weights import load_detector
 
@@ -189,7 +189,7 @@ def test_an_interrupted_run_ends_alike(scenes: Path, tmp_path: Path) -> None:
 def test_a_run_may_begin_with_other_weights(trained: Path, scenes: Path, tmp_path: Path) -> None:
     deeper = replace(config(epochs=1).model, blocks=(1, 1, 1, 1))
     network = DetectorNetwork(deeper)
-    _begin_with(network, str(trained))
+    begin_with(network, load_detector(trained)[0].state_dict(), "trained", _last_norm)
     pictures = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         expected, said = load_detector(trained)[0](pictures), network.eval()(pictures)

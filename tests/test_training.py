@@ -16,11 +16,11 @@ from facekit.configuration import DataConfig, ExpressionConfig, KeypointConfig, 
 from facekit.data.catalog import load_dataset
 from facekit.data.holdout import content_hash, held_out
 from facekit.errors import ConfigError, DatasetError
-from facekit.fitting import FitConfig
-from facekit.model import ModelConfig
+from facekit.fitting import FitConfig, begin_with
+from facekit.model import ModelConfig, SharedNetwork
 from facekit.preparation import Prepared, prepare
 from facekit.schema import EXPRESSIONS, MEAN_FACE, PIXEL_MEAN, PIXEL_STD
-from facekit.training import build_objectives, soft_targets, train
+from facekit.training import _last_norm, build_objectives, soft_targets, train
 from facekit.weights import load_weights
 
 CPU = torch.device("cpu")
@@ -190,6 +190,19 @@ def test_a_run_begins_with_given_weights(fer2013, points, tmp_path):
         run(replace(idle, model=replace(TINY.model, width=8)), [fer2013, points], tmp_path / "third")
     with pytest.raises(ConfigError, match="have seen the folds' rows"):
         run(idle, [fer2013, points], tmp_path / "fourth", folds=2)
+
+
+def test_blocks_that_the_given_weights_lack_change_nothing_at_first():
+    torch.manual_seed(0)
+    first = SharedNetwork(TINY.model).eval()
+    grown = SharedNetwork(replace(TINY.model, blocks=(1, 2, 1, 3))).eval()
+    begin_with(grown, first.state_dict(), "first", _last_norm)
+    crops = torch.rand(2, 1, 96, 96)
+    with torch.inference_mode():
+        for before, after in zip(first.keypoints(crops), grown.keypoints(crops), strict=True):
+            torch.testing.assert_close(after, before)
+        answers = [network.expression(crops[..., ::2, ::2])["fer2013"] for network in (first, grown)]
+    torch.testing.assert_close(*answers)
 
 
 def test_expressions_alone_are_learnt_and_the_shipped_weights_do_the_rest(fer2013, faces, tmp_path, caplog):
