@@ -2,12 +2,12 @@
 
     python benchmarks/ablations.py --data fer2013.csv HELEN AFW YTF [RAF_DB ...] [--only VARIANT ...]
 
-One protocol for all: the shipped blocks at width 16, 8 epochs that draw a third of FER2013's rows each, small
-batches, so that there are enough steps, AdamW 2e-3, two seeds, full augmentation throughout. Figures are of the
-rows that the shipped weights held out: FER2013's accuracy and Helen's NME, label boxes off by up to 5%.
-Differences below the spread of the seeds say nothing. Sets other than FER2013 with expressions take part in the
-variant "more sets" alone, where they add steps. The student of "distilled" learns half from the out-of-fold
-answers of three teachers of its own size.
+One protocol for all: the shipped blocks at width 16, 8 epochs that draw a third of FER2013's rows each,
+small batches, so that there are enough steps, AdamW 2e-3, two seeds, full augmentation throughout. Figures
+are of the rows that the shipped weights held out: FER2013's accuracy and Helen's NME, label boxes off by up
+to 5%. Differences below the spread of the seeds say nothing. Sets other than FER2013 with expressions take
+part in the variant "more sets" alone, where they add steps. The student of "distilled" learns half from the
+out-of-fold answers of three teachers of its own size.
 
 An interrupted run goes on: variants that are done lie in OUT/VARIANT-SEED.json.
 """
