@@ -303,8 +303,9 @@ def _shape(done: float, warmup: float) -> float:
 
 
 def _optimizer(network: nn.Module, config: FitConfig) -> torch.optim.Optimizer:
-    decayed = [parameter for parameter in network.parameters() if parameter.ndim > 1]
-    plain = [parameter for parameter in network.parameters() if parameter.ndim <= 1]
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    decayed = [parameter for parameter in trained if parameter.ndim > 1]
+    plain = [parameter for parameter in trained if parameter.ndim <= 1]
     groups = [
         {"params": decayed, "weight_decay": config.weight_decay},
         {"params": plain, "weight_decay": 0.0},

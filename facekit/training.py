@@ -15,17 +15,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
-from torchvision.models.resnet import BasicBlock
 
 from facekit.backends.torch import choose_device
 from facekit.configuration import TrainConfig
+from facekit.continuing import go_on_with, header_after, seen_before
 from facekit.data.catalog import load_dataset
 from facekit.data.holdout import content_hash
 from facekit.data.resident import ExpressionSamples, join, take, to_device
 from facekit.data.samples import Dataset
 from facekit.distributed import Processes, join_processes
 from facekit.errors import ConfigError, DatasetError
-from facekit.fitting import EpochRecord, Mixed, begin_with, fit
+from facekit.fitting import EpochRecord, Mixed, fit
 from facekit.mirror import mirror_image
 from facekit.model import SharedNetwork, multiplies_bfloat16
 from facekit.objectives import ExpressionObjective, Objective, expression_logits
@@ -39,7 +39,7 @@ from facekit.preparation import (
     stage_1,
 )
 from facekit.schema import DEFAULT_HEAD, PIXEL_MEAN, PIXEL_STD
-from facekit.weights import load_weights, model_record, of_its_task, save_weights
+from facekit.weights import load_stages, load_weights, model_record, of_its_task, save_weights
 from facekit.writing import write_atomically
 
 _log = logging.getLogger(__name__)
@@ -57,10 +57,11 @@ def train(
     """Train the shared network on labelled folders and write weights.
 
     A short keypoint training comes first; its network measures FER2013's frame and brings the other sets'
-    faces to it. Data without points train expressions alone, on faces that the shipped weights align; data
-    without expressions train keypoints alone. With `folds`, a network is trained for each fold without its
-    rows, and their predictions are written. Under torchrun the processes share the work; the first one
-    prepares the data, writes and yields.
+    faces to it. Data without points train expressions alone, on faces that the weights to start with, or else
+    the shipped ones, align; data without expressions train keypoints alone. With weights to start with the
+    trunk then stays as it is, and with it what they do for the other task. With `folds`, a network is trained
+    for each fold without its rows, and their predictions are written. Under torchrun the processes share the
+    work; the first one prepares the data, writes and yields.
 
     Parameters
     ----------
@@ -93,14 +94,13 @@ def train(
         raise ConfigError(f"folds is {folds}: expected 0, or at least 2 to predict expressions by")
     if folds and config.start:
         raise ConfigError(f"start = {config.start!r}: these weights have seen the folds' rows")
-    aligned_by = None if "keypoints" in config.model.tasks else load_weights()
+    given = load_weights(config.start) if config.start else None
+    aligned_by = None if "keypoints" in config.model.tasks else load_stages(config.start or "default")
     prepared = yield from processes.led(prepare(config, datasets, folder, on, resume, aligned_by))
     if folds:
         yield from _train_folds(config, prepared, folder, on, resume, folds, processes)
         return
-    network = _network(config, on)
-    if config.start:
-        begin_with(network, load_weights(config.start).network.state_dict(), config.start, _last_norm)
+    network = _network(config, on) if given is None else go_on_with(given, config).to(on)
     soft = processes.from_leader(lambda: soft_targets(config, folder, prepared, on))
     objectives = build_objectives(config, prepared, on, soft)
     yield from fit(network, objectives, config.fit, folder, resume=resume, processes=processes)
@@ -110,8 +110,12 @@ def train(
         labelled = [dataset for dataset in datasets if dataset.labels is not None]
         prepared.frame = measure_frame(stage_1(network, on), labelled, config.data.crop_factor)
     header = of_its_task(finish(config, prepared, network, objectives))
+    seen = set(seen_contents(prepared, datasets))
+    if given is not None:
+        header = header_after(header, given, network)
+        seen |= seen_before(config.start)
     save_weights(folder / "weights.safetensors", network, "shared", header)
-    write_atomically(folder / "weights.seen", b"".join(seen_contents(prepared, datasets)))
+    write_atomically(folder / "weights.seen", b"".join(sorted(seen)))
 
 
 def _with_labels(config: TrainConfig, datasets: Sequence[Dataset]) -> TrainConfig:
@@ -140,10 +144,6 @@ def _with_labels(config: TrainConfig, datasets: Sequence[Dataset]) -> TrainConfi
 def _network(config: TrainConfig, device: torch.device) -> SharedNetwork:
     torch.manual_seed(config.fit.seed)
     return SharedNetwork(config.model).to(device)
-
-
-def _last_norm(module: nn.Module) -> nn.Module | None:
-    return module.bn2 if isinstance(module, BasicBlock) and module.downsample is None else None
 
 
 def soft_targets(

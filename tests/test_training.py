@@ -16,11 +16,11 @@ from facekit.configuration import DataConfig, ExpressionConfig, KeypointConfig, 
 from facekit.data.catalog import load_dataset
 from facekit.data.holdout import content_hash, held_out
 from facekit.errors import ConfigError, DatasetError
-from facekit.fitting import FitConfig, begin_with
-from facekit.model import ModelConfig, SharedNetwork
+from facekit.fitting import FitConfig
+from facekit.model import ModelConfig
 from facekit.preparation import Prepared, prepare
 from facekit.schema import EXPRESSIONS, MEAN_FACE, PIXEL_MEAN, PIXEL_STD
-from facekit.training import _last_norm, build_objectives, soft_targets, train
+from facekit.training import build_objectives, soft_targets, train
 from facekit.weights import load_weights
 
 CPU = torch.device("cpu")
@@ -192,17 +192,45 @@ def test_a_run_begins_with_given_weights(fer2013, points, tmp_path):
         run(idle, [fer2013, points], tmp_path / "fourth", folds=2)
 
 
-def test_blocks_that_the_given_weights_lack_change_nothing_at_first():
-    torch.manual_seed(0)
-    first = SharedNetwork(TINY.model).eval()
-    grown = SharedNetwork(replace(TINY.model, blocks=(1, 2, 1, 3))).eval()
-    begin_with(grown, first.state_dict(), "first", _last_norm)
-    crops = torch.rand(2, 1, 96, 96)
+def test_keypoints_alone_go_on_and_expressions_stay(fer2013, points, tmp_path):
+    run(TINY, [fer2013, points], tmp_path / "first")
+    model = replace(TINY.model, map_channels=16, map_blocks=1)
+    run(replace(TINY, start=str(tmp_path / "first"), model=model), [points], tmp_path / "second")
+    first, second = (load_weights(tmp_path / name) for name in ("first", "second"))
+    crops = torch.rand(4, 1, 96, 96, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
-        for before, after in zip(first.keypoints(crops), grown.keypoints(crops), strict=True):
-            torch.testing.assert_close(after, before)
-        answers = [network.expression(crops[..., ::2, ::2])["fer2013"] for network in (first, grown)]
-    torch.testing.assert_close(*answers)
+        before, after = (found.network.expression(crops[..., ::2, ::2]) for found in (first, second))
+        moved = [found.network.keypoints(crops)[0] for found in (first, second)]
+    assert all(torch.equal(before[head], after[head]) for head in before)
+    assert not torch.allclose(*moved)
+    assert second.network.config == model
+    for part in ("temperature", "frame"):
+        assert second.header[part] == first.header[part]
+    assert second.header["data"].keys() == first.header["data"].keys()
+    assert (tmp_path / "second" / "weights.seen").read_bytes() == (
+        tmp_path / "first" / "weights.seen"
+    ).read_bytes()
+
+
+def test_expressions_alone_go_on_and_keypoints_stay(fer2013, points, tmp_path):
+    run(TINY, [fer2013, points], tmp_path / "first")
+    start = replace(TINY, start=str(tmp_path / "first"))
+    run(start, [fer2013], tmp_path / "second")
+    first, second = (load_weights(tmp_path / name) for name in ("first", "second"))
+    crops = torch.rand(4, 1, 96, 96, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        for before, after in zip(*(found.network.keypoints(crops) for found in (first, second)), strict=True):
+            assert torch.equal(before, after)
+    assert second.header["sigma_factor"] == first.header["sigma_factor"]
+    shared = replace(start, model=replace(TINY.model, norm_per_task=False))
+    with pytest.raises(ConfigError, match="batch norms of their own"):
+        run(shared, [fer2013], tmp_path / "third")
+
+
+def test_a_start_that_lacks_a_task_is_refused(fer2013, points, tmp_path):
+    run(TINY, [points], tmp_path / "first")
+    with pytest.raises(ConfigError, match="another network"):
+        run(replace(TINY, start=str(tmp_path / "first")), [fer2013], tmp_path / "second")
 
 
 def test_expressions_alone_are_learnt_and_the_shipped_weights_do_the_rest(fer2013, faces, tmp_path, caplog):

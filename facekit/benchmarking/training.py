@@ -37,7 +37,7 @@ from facekit.data.resident import (
 )
 from facekit.data.samples import Dataset
 from facekit.fitting import FitConfig, fit
-from facekit.model import ModelConfig, SharedNetwork, Task
+from facekit.model import SharedNetwork, Task
 from facekit.objectives import ExpressionObjective, KeypointObjective, Objective
 from facekit.schema import DEFAULT_HEAD, EXPRESSIONS, MEAN_FACE, PIXEL_MEAN, PIXEL_STD
 from facekit.weights import load_weights
@@ -76,7 +76,7 @@ def _network(setting: Setting, tasks: tuple[Task, ...]) -> SharedNetwork:
     """Give an untrained network of the size that ships."""
     torch.manual_seed(0)
     shipped = load_weights(setting.weights).network.config
-    config = ModelConfig(shipped.width, shipped.blocks, shipped.map_channels, shipped.dropout, HEADS, tasks)
+    config = replace(shipped, heads=HEADS, tasks=tasks)
     return SharedNetwork(config).to(setting.device)
 
 

@@ -1,0 +1,65 @@
+"""Training goes on from given weights: the network it begins with, and what stays true of the other task."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+from torchvision.models.resnet import BasicBlock
+
+from facekit.configuration import TrainConfig
+from facekit.errors import ConfigError
+from facekit.fitting import begin_with
+from facekit.model import TASKS, SharedNetwork
+from facekit.weights import Weights, completed, find_weights, model_record
+
+
+def go_on_with(given: Weights, config: TrainConfig) -> SharedNetwork:
+    """Give the network that training goes on with.
+
+    If the configuration's tasks are not all that the weights do, nothing is trained that another task uses. A
+    keypoint head that [model] describes otherwise begins anew.
+
+    Raises
+    ------
+    ConfigError
+        [model] describes another network, or one without batch norms of its own for the only task.
+    """
+    theirs, taught = given.network.config, config.model.tasks
+    idle = set(theirs.tasks) - set(taught)
+    if idle and not config.model.norm_per_task:
+        raise ConfigError(f"start = {config.start!r}: {taught[0]} alone need batch norms of their own")
+    model = replace(config.model, tasks=tuple(task for task in TASKS if task in (*taught, *idle)))
+    torch.manual_seed(config.fit.seed)
+    network, state = SharedNetwork(model), given.network.state_dict()
+    if (model.map_channels, model.map_blocks) != (theirs.map_channels, theirs.map_blocks):
+        head = "keypoint_head."
+        own = {name: tensor for name, tensor in network.state_dict().items() if name.startswith(head)}
+        state = {name: tensor for name, tensor in state.items() if not name.startswith(head)} | own
+    begin_with(network, state, config.start, _last_norm)
+    if idle:
+        network.requires_grad_(False)
+        for parameter in network.own_parameters(taught[0]):
+            parameter.requires_grad_(True)
+    return network
+
+
+def _last_norm(module: nn.Module) -> nn.Module | None:
+    return module.bn2 if isinstance(module, BasicBlock) and module.downsample is None else None
+
+
+def header_after(header: dict[str, Any], given: Weights, network: SharedNetwork) -> dict[str, Any]:
+    """Add to a header what the weights before say of the task that was not trained."""
+    if set(network.config.tasks) == set(header["model"]["tasks"]):
+        return header
+    whole = completed(replace(given, header=header), given) | {"model": model_record(network.config)}
+    return whole | {part: given.header[part] | header[part] for part in ("data", "held_out_figures")}
+
+
+def seen_before(start: str) -> set[bytes]:
+    """Give the content hashes of the pictures that weights come from."""
+    file = find_weights(start)[1].with_suffix(".seen")
+    data = file.read_bytes() if file.is_file() else b""
+    return {data[place : place + 8] for place in range(0, len(data), 8)}
