@@ -19,26 +19,21 @@ from facekit.weights import Weights, completed, find_weights, model_record
 def go_on_with(given: Weights, config: TrainConfig) -> SharedNetwork:
     """Give the network that training goes on with.
 
-    If the configuration's tasks are not all that the weights do, nothing is trained that another task uses. A
-    keypoint head that [model] describes otherwise begins anew.
+    If the configuration's tasks are not all that the weights do, nothing is trained that another task uses.
 
     Raises
     ------
     ConfigError
         [model] describes another network, or one without batch norms of its own for the only task.
     """
-    theirs, taught = given.network.config, config.model.tasks
-    idle = set(theirs.tasks) - set(taught)
+    taught = config.model.tasks
+    idle = set(given.network.config.tasks) - set(taught)
     if idle and not config.model.norm_per_task:
         raise ConfigError(f"start = {config.start!r}: {taught[0]} alone need batch norms of their own")
     model = replace(config.model, tasks=tuple(task for task in TASKS if task in (*taught, *idle)))
     torch.manual_seed(config.fit.seed)
-    network, state = SharedNetwork(model), given.network.state_dict()
-    if (model.map_channels, model.map_blocks) != (theirs.map_channels, theirs.map_blocks):
-        head = "keypoint_head."
-        own = {name: tensor for name, tensor in network.state_dict().items() if name.startswith(head)}
-        state = {name: tensor for name, tensor in state.items() if not name.startswith(head)} | own
-    begin_with(network, state, config.start, _last_norm)
+    network = SharedNetwork(model)
+    begin_with(network, given.network.state_dict(), config.start, _last_norm)
     if idle:
         network.requires_grad_(False)
         for parameter in network.own_parameters(taught[0]):

@@ -39,8 +39,6 @@ class ModelConfig:
         BasicBlocks of each of the four stages.
     map_channels : int
         Channels of the fused maps that the keypoint head reads.
-    map_blocks : int
-        BasicBlocks of the keypoint head, on these maps.
     dropout : float
         Share of the pooled features that expression heads do not see in training.
     heads : mapping of str to tuple of str
@@ -54,7 +52,6 @@ class ModelConfig:
     width: int = 32
     blocks: tuple[int, ...] = (2, 2, 2, 2)
     map_channels: int = 64
-    map_blocks: int = 0
     dropout: float = 0.2
     heads: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: {DEFAULT_HEAD: EXPRESSIONS})
     tasks: tuple[Task, ...] = TASKS
@@ -128,7 +125,6 @@ class KeypointHead(nn.Module):
             nn.BatchNorm2d(channels),
             nn.ReLU(inplace=True),
         )
-        self.blocks = nn.Sequential(*(BasicBlock(channels, channels) for _ in range(config.map_blocks)))
         self.maps = nn.Conv2d(channels, len(KEYPOINTS), 1)
         self.error_weight = nn.Parameter(torch.zeros(len(KEYPOINTS), channels))
         self.error_bias = nn.Parameter(torch.zeros(len(KEYPOINTS)))
@@ -139,7 +135,7 @@ class KeypointHead(nn.Module):
         fused = self.laterals[0](maps[1])
         for lateral, finer in zip(self.laterals[1:], maps[2:], strict=True):
             fused = fused + F.interpolate(lateral(finer), size=side, mode="bilinear", align_corners=False)
-        fused = self.blocks(self.fuse(fused))
+        fused = self.fuse(fused)
         attention = self.maps(fused).flatten(2).float().softmax(-1)  # (B, 15, 576)
         cell = INPUT_SIZE["keypoints"] / side
         centres = (torch.arange(side, device=fused.device, dtype=torch.float32) + 0.5) * cell - 0.5

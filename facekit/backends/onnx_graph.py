@@ -194,14 +194,9 @@ def keypoints_graph(graph: Graph) -> bytes:
         fused = graph.add("Add", fused, graph.resized(lateral, 2.0**place, mode="linear"))
     scale, shift = (graph.weight(part[:, None, None]) for part in graph.batch_norm(f"{head}.fuse.0"))
     fused = graph.positive(graph.add("Add", graph.add("Mul", fused, scale), shift), f"{head}.fuse.0")
-    name = f"{head}.fuse.2"
-    fused = graph.convolution(fused, name, f"{head}.fuse.3")
-    for block in range(graph.stored.header["model"].get("map_blocks", 0)):
-        fused, name = graph.positive(fused, name), f"{head}.blocks.{block}"
-        fused = _block(graph, fused, name)
     # The softmax over places takes its scores finer than in 8 bits, and so do the points after it: with
     # these rounded too, NME grew by 24% (100 held-out Helen faces).
-    fused = graph.add("Relu", fused)
+    fused = graph.add("Relu", graph.convolution(fused, f"{head}.fuse.2", f"{head}.fuse.3"))
     flat = graph.constant([0, 0, side * side], np.int64)
     scores = graph.add("Reshape", graph.raised(graph.convolution(fused, f"{head}.maps")), flat)
     attention = graph.add("Softmax", scores, axis=-1)  # (B, 15, 576)
