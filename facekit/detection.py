@@ -32,9 +32,15 @@ VISIBLE = 1 / 3
 LONGEST_SIDE = 640
 """Pixels; larger pictures are shrunk to it unless told otherwise."""
 
-LARGE_FACES = 256
+LARGE_FACES = 512
 """Larger pictures, pixels, are also seen at half their size, and so on: training showed no face above
 280 pixels, and few that fill the picture."""
+
+LAST_LOOK = 256
+"""Where no face is sure, pictures above this, pixels, are seen at half their size too, and so on."""
+
+SURE = 0.85
+"""Default least score; a face of this score keeps a picture from being looked at again."""
 
 LARGE_FACE = 96
 """Least side, pixels, of the boxes that count in such a view; the others are seen better in larger ones."""
@@ -109,7 +115,8 @@ def crop_boxes(boxes: NDArray[np.float32], framing: BoxFraming) -> NDArray[np.fl
 class FacekitDetector:
     """facekit's own network, in whole batches, on CPU or an accelerator.
 
-    Pictures above LARGE_FACES are looked at again at half their size, and so on.
+    Pictures above LARGE_FACES are looked at again at half their size, and so on; smaller ones where no face
+    in them is sure.
 
     Its boxes reach from forehead to chin and from ear to ear, as YuNet's do, which labelled its training
     pictures. Its scores are calibrated: of the detections with score p, a share p is right.
@@ -150,39 +157,44 @@ class FacekitDetector:
         backend: str = "torch",
     ) -> None:
         header, self._run = _detector_network(weights or "detector", device, backend)
-        self.min_score = 0.85 if min_score is None else min_score
+        self.min_score = SURE if min_score is None else min_score
         self.longest_side, self.least_side, self.batch_size = longest_side, least_side, batch_size
         self._slope, self._offset = header["slope"], header["offset"]
 
     def __call__(self, images: Sequence[Image]) -> list[Detections]:
         """See Detector."""
-        odds = math.log(max(self.min_score, 1e-6) / max(1 - self.min_score, 1e-6))
-        min_logit = (odds - self._offset) / self._slope
+        views = [self._views(place, image) for place, image in enumerate(images)]
+        found: list[list[Found]] = [[] for _ in images]
+        self._look([view for own in views for view in own], found)
+        sure = self._logit(SURE)
+        unsure = [own[-1] for own, parts in zip(views, found, strict=True) if not _any_above(sure, parts)]
+        self._look([half for view in unsure for half in _halves(view, LAST_LOOK)], found)
+        return [self._joined(image, parts) for image, parts in zip(images, found, strict=True)]
+
+    def _views(self, place: int, image: Image) -> list[_View]:
+        """Give a picture at its size for the network, and halved for large faces until it is small."""
+        whole = _View(place, *_shrink(image, self.longest_side, self.least_side), 0)
+        return [whole, *_halves(whole, LARGE_FACES)]
+
+    def _logit(self, score: float) -> float:
+        odds = math.log(max(score, 1e-6) / max(1 - score, 1e-6))
+        return float((odds - self._offset) / self._slope)
+
+    def _look(self, views: Sequence[_View], found: Sequence[list[Found]]) -> None:
+        """Add what views show to what is found in each picture."""
+        min_logit = self._logit(min(self.min_score, SURE))
         sizes: dict[tuple[int, int], list[_View]] = {}
-        for place, image in enumerate(images):
-            for view in self._views(place, image):
-                sizes.setdefault(padded_size(*view.picture.shape[:2]), []).append(view)
-        found: dict[int, list[tuple[NDArray[Any], NDArray[Any]]]] = {}
-        for views in sizes.values():
-            for start in range(0, len(views), self.batch_size):
-                batch = views[start : start + self.batch_size]
+        for view in views:
+            sizes.setdefault(padded_size(*view.picture.shape[:2]), []).append(view)
+        for alike in sizes.values():
+            for start in range(0, len(alike), self.batch_size):
+                batch = alike[start : start + self.batch_size]
                 cells = self._run([view.picture for view in batch], min_logit)
                 for view, (boxes, logits) in zip(batch, cells, strict=True):
                     large = (boxes[:, 2:] - boxes[:, :2]).min(1) >= view.least
-                    found.setdefault(view.place, []).append((boxes[large] * view.factors, logits[large]))
-        return [self._joined(image, found[place]) for place, image in enumerate(images)]
+                    found[view.place].append((boxes[large] * view.factors, logits[large]))
 
-    def _views(self, place: int, image: Image) -> Iterator[_View]:
-        """Give a picture at its size for the network, and halved for large faces until it is small."""
-        picture, factors = _shrink(image, self.longest_side, self.least_side)
-        view = _View(place, picture, factors, 0)
-        while (longest := max(view.picture.shape[:2])) > LARGE_FACES:
-            yield view
-            half, further = _shrink(view.picture, longest // 2)
-            view = _View(place, half, view.factors * further, LARGE_FACE)
-        yield view
-
-    def _joined(self, image: Image, found: Sequence[tuple[NDArray[Any], NDArray[Any]]]) -> Detections:
+    def _joined(self, image: Image, found: Sequence[Found]) -> Detections:
         boxes, logits = (np.concatenate(parts) for parts in zip(*found, strict=True))
         if len(found) > 1:
             kept = _best(boxes, logits)
@@ -209,6 +221,22 @@ class _View:
     picture: Image
     factors: NDArray[np.float64]
     least: float
+
+
+Found = tuple[NDArray[Any], NDArray[Any]]
+"""Boxes (N, 4), pixels of the picture, and logits (N,)."""
+
+
+def _halves(view: _View, until: int) -> Iterator[_View]:
+    """Give a view at half its size, and so on, until its longest side is at most `until`."""
+    while (longest := max(view.picture.shape[:2])) > until:
+        half, further = _shrink(view.picture, longest // 2)
+        view = _View(view.place, half, view.factors * further, LARGE_FACE)
+        yield view
+
+
+def _any_above(logit: float, found: Sequence[Found]) -> bool:
+    return any((logits > logit).any() for _, logits in found)
 
 
 BestCells = Callable[[Sequence[Image], float], list[tuple[NDArray[np.float32], NDArray[np.float32]]]]

@@ -157,6 +157,26 @@ def test_small_pictures_are_enlarged_and_boxes_brought_back(trained: Path) -> No
     np.testing.assert_allclose(found.boxes * 2, expected.boxes, atol=0.05)
 
 
+@pytest.mark.parametrize(("logit", "sides"), [(9.0, [400]), (-9.0, [400, 200]), (None, [400, 200])])
+def test_without_a_sure_face_a_picture_is_seen_at_half_its_size(
+    trained: Path, monkeypatch: pytest.MonkeyPatch, logit: float | None, sides: list[int]
+) -> None:
+    detector, seen = FacekitDetector(trained, min_score=1e-6, device="cpu"), []
+
+    def run(pictures: list[np.ndarray], _: float) -> list[tuple[np.ndarray, np.ndarray]]:
+        seen.extend(max(picture.shape) for picture in pictures)
+        cells = [] if logit is None else [logit]
+        return [
+            (np.array([[10, 10, 130, 130]] * len(cells)).reshape(-1, 4), np.array(cells)) for _ in pictures
+        ]
+
+    monkeypatch.setattr(detector, "_run", run)
+    (found,) = detector([np.zeros((300, 400, 3), np.uint8)])
+    assert seen == sides
+    # The half view's box is another face: twice as far off and as large.
+    assert len(found) == (0 if logit is None else len(sides))
+
+
 @pytest.mark.parametrize("shape", [(1, 1, 3), (1, 900, 3), (900, 2, 3), (3, 5), (2500, 3000, 3)])
 def test_pictures_without_faces_give_nothing(detector: FacekitDetector, shape: tuple[int, ...]) -> None:
     (found,) = detector([np.full(shape, 90, np.uint8)])

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from facekit.backends import CARD, cut_crops, usual_threads
 from facekit.backends.onnx_graph import GRAPHS, Graph, detector_graph
 from facekit.errors import ConfigError, WeightsError
-from facekit.padding import padded_batch
+from facekit.padding import padded_planes
 from facekit.schema import INPUT_SIZE
 from facekit.weights import read_stages, read_weights
 
@@ -124,8 +124,7 @@ class OnnxDetector:
         self, images: Sequence[NDArray[np.uint8]], min_logit: float
     ) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
         """Give boxes (N, 4) and logits (N,) of the cells above `min_logit`, for pictures of a padded size."""
-        pictures = padded_batch(images).transpose(0, 3, 1, 2).astype(np.float32, order="C")
-        logits, boxes = self._session.run(["logits", "boxes"], {"pictures": pictures})
+        logits, boxes = self._session.run(["logits", "boxes"], {"pictures": padded_planes(images)})
         above = logits > min_logit
         return [(boxes[k, above[k]], logits[k, above[k]]) for k in range(len(images))]
 
