@@ -64,10 +64,9 @@ def augmented(recipe: TrainConfig, **off: Any) -> TrainConfig:
     )
 
 
-def for_tasks(recipe: TrainConfig, *tasks: str, epochs: int = 8) -> TrainConfig:
+def for_tasks(recipe: TrainConfig, *tasks: str) -> TrainConfig:
     """Leave only some of the heads, and their data."""
-    fit = replace(recipe.fit, epochs=epochs)
-    return replace(recipe, model=replace(recipe.model, tasks=tasks), fit=fit)
+    return replace(recipe, model=replace(recipe.model, tasks=tasks))
 
 
 STRENGTHS = [field.name for field in fields(AugmentConfig) if field.name not in ("mirror", "swap_sides")]
@@ -76,7 +75,7 @@ VARIANTS: Mapping[str, TrainConfig] = {
     BASE: RECIPE,
     "expressions alone": for_tasks(RECIPE, "expression"),
     # Epochs are shorter without expressions: nine have as many steps as the others' eight.
-    "keypoints alone": for_tasks(RECIPE, "keypoints", epochs=9),
+    "keypoints alone": for_tasks(replace(RECIPE, fit=replace(RECIPE.fit, epochs=9)), "keypoints"),
     "batch norms shared by the stages": replace(RECIPE, model=replace(RECIPE.model, norm_per_task=False)),
     "mirrored without exchanging left and right": augmented(RECIPE, swap_sides=False),
     "without mirror": augmented(RECIPE, mirror=False),

@@ -240,21 +240,17 @@ def _trunk(graph: Graph, task: str, stride: int) -> list[str]:
     for stage, blocks in enumerate(graph.stored.header["model"]["blocks"]):
         for block in range(blocks):
             name = f"trunk.stages.{stage}.{block}"
-            x = graph.positive(_block(graph, x, name, norm, 2 if stage and not block else 1), name)
+            step = 2 if stage and not block else 1
+            first, second, skip = (f"{name}.{part}" for part in ("conv1", "conv2", "downsample"))
+            y = graph.convolution(x, first, norm(f"{name}.bn1"), stride=step)
+            y = graph.convolution(graph.positive(y, first), second, norm(f"{name}.bn2"))
+            y = graph.rounded(y, second)
+            if graph.has(f"{skip}.0.weight"):
+                x = graph.convolution(x, f"{skip}.0", norm(f"{skip}.1"), stride=step)
+                x = graph.rounded(x, skip)
+            x = graph.positive(graph.add("Add", y, x), name)
         maps.append(x)
     return maps
-
-
-def _block(graph: Graph, x: str, name: str, norm: Callable[[str], str] = str, stride: int = 1) -> str:
-    """Add a residual block up to its sum, with batch norms by the names that `norm` gives."""
-    first, second, skip = (f"{name}.{part}" for part in ("conv1", "conv2", "downsample"))
-    y = graph.convolution(x, first, norm(f"{name}.bn1"), stride=stride)
-    y = graph.convolution(graph.positive(y, first), second, norm(f"{name}.bn2"))
-    y = graph.rounded(y, second)
-    if graph.has(f"{skip}.0.weight"):
-        x = graph.convolution(x, f"{skip}.0", norm(f"{skip}.1"), stride=stride)
-        x = graph.rounded(x, skip)
-    return graph.add("Add", y, x)
 
 
 def detector_graph(graph: Graph) -> bytes:
