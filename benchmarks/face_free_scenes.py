@@ -1,4 +1,4 @@
-"""Make pictures without faces for the detector's training: drawn textures, round things and text, and photos.
+"""Make pictures without faces for the detector's training: drawn textures, round things, text, shapes and balls, and photos.
 
     python benchmarks/face_free_scenes.py --out runs/scenes
 
@@ -90,6 +90,24 @@ def round_things(drawn: Drawn) -> Picture:
     return coloured(field.clip(0, 1).astype(np.float32), drawn)
 
 
+def balls(drawn: Drawn) -> Picture:
+    """Draw one to twelve balls, lit from one side, with spots and grain, before something dark or patterned."""
+    y, x = np.mgrid[:HEIGHT, :WIDTH].astype(np.float32)
+    field = drawn.uniform(0, 0.6) * noise(drawn, drawn.uniform(0.5, 2.0)) * (drawn.random() < 0.6)
+    for _ in range(int(drawn.integers(1, 13))):
+        radius = np.exp(drawn.uniform(np.log(10), np.log(170)))
+        across, down = (x - drawn.uniform(0, WIDTH)) / radius, (y - drawn.uniform(0, HEIGHT)) / radius
+        height = np.sqrt((1 - across**2 - down**2).clip(0))
+        light = drawn.normal(0, 1, 3)
+        light /= np.linalg.norm(light)
+        shade = (across * light[0] + down * light[1] + height * abs(light[2])).clip(0)
+        spots = noise(drawn, drawn.uniform(0.8, 2.0)) * noise(drawn, drawn.uniform(0.8, 2.0))
+        surface = drawn.uniform(0.05, 0.5) + shade * (1 - drawn.uniform(0.2, 0.9) * spots)
+        edge = ((1 - np.hypot(across, down)) * radius / drawn.uniform(1, 4)).clip(0, 1)
+        field += edge * (surface - field)
+    return coloured(field.clip(0, 1).astype(np.float32), drawn)
+
+
 def text(drawn: Drawn) -> Picture:
     """Write lines of random letters, of several sizes and colours."""
     picture = coloured(0.3 * noise(drawn, 1.5) + drawn.choice([0.0, 0.7]), drawn)
@@ -131,7 +149,7 @@ def photos() -> list[Picture]:
     return [*load_sample_images().images, left, right]
 
 
-KINDS: tuple[Callable[[Drawn], Picture], ...] = (texture, stones, round_things, text, shapes)
+KINDS: tuple[Callable[[Drawn], Picture], ...] = (texture, stones, round_things, text, shapes, balls)
 
 
 def main() -> None:
