@@ -1,4 +1,4 @@
-"""Make pictures without faces for the detector's training: drawn textures, round things, text, shapes and balls, and photos.
+"""Make pictures without faces for the detector's training: textures, things, text, shapes, and photos.
 
     python benchmarks/face_free_scenes.py --out runs/scenes
 
@@ -91,7 +91,7 @@ def round_things(drawn: Drawn) -> Picture:
 
 
 def balls(drawn: Drawn) -> Picture:
-    """Draw one to twelve balls, lit from one side, with spots and grain, before something dark or patterned."""
+    """Draw one to twelve balls, lit from one side, with spots and grain, before a plain or a rough ground."""
     y, x = np.mgrid[:HEIGHT, :WIDTH].astype(np.float32)
     field = drawn.uniform(0, 0.6) * noise(drawn, drawn.uniform(0.5, 2.0)) * (drawn.random() < 0.6)
     for _ in range(int(drawn.integers(1, 13))):

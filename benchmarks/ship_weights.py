@@ -40,8 +40,7 @@ def main() -> None:
     arguments = parser.parse_args()
     folder = Path(facekit.__file__).parent / "pretrained"
     manifest = shipped()
-    for old in folder.glob(Path(manifest.get(arguments.name, {"file": "-"})["file"]).stem + ".*"):
-        old.unlink()
+    before = Path(manifest.get(arguments.name, {"file": "-"})["file"]).stem
     source = arguments.run / "weights.safetensors"
     with safe_open(source, "pt") as file:
         version = json.loads(file.metadata()["facekit"])["name"]
@@ -52,6 +51,9 @@ def main() -> None:
         write_atomically(folder / f"{version}.seen", seen.read_bytes())
     manifest[arguments.name] = {"file": f"{version}.safetensors", "sha256": sha256(data).hexdigest()}
     write_atomically(folder / MANIFEST, (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode())
+    for old in folder.glob(f"{before}.*"):
+        if old.stem != version:
+            old.unlink()
     print(folder / f"{version}.safetensors", manifest[arguments.name]["sha256"])
 
 

@@ -143,8 +143,8 @@ def read_settings(path: str | os.PathLike[str], default: _C) -> _C:
         Not TOML, or a table or key that the dataclass does not have.
     """
     try:
-        table = tomllib.loads(Path(path).read_text())
-    except (OSError, tomllib.TOMLDecodeError) as error:
+        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read as TOML: {error}") from error
     return _from_table(default, table, str(path))
 

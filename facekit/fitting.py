@@ -174,7 +174,7 @@ def fit(
     out : Path
         Folder of checkpoint.safetensors, history.csv and history.png, written each epoch.
     resume : bool
-        Go on from the folder's checkpoint, if there is one.
+        Go on from the folder's checkpoint, if there is one; False: it is removed.
     processes : Processes
         Those that call this alike and share the work; the first one reads and writes the files and yields.
 
@@ -193,6 +193,8 @@ def fit(
     average = Average(network, config.average)
     history: list[dict[str, float]] = []
     checkpoint = out / "checkpoint.safetensors"
+    if not resume and processes.leads:
+        checkpoint.unlink(missing_ok=True)
     if resume and (stored := processes.from_leader(lambda: _read(checkpoint))):
         history = _restore(checkpoint, stored, network, average, optimizer)
     steps = objectives[0].batches()
@@ -377,7 +379,7 @@ def _restore(
         ) from error
     average.restore(part("average."), int(record["average_steps"]))
     while end := part(f"end.{len(average.ends)}."):
-        average.ends.append(end)
+        average.ends.append({key: tensor.to(average.state[key].device) for key, tensor in end.items()})
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in part("optimizer.").items():

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save
+from safetensors import safe_open
+from safetensors.numpy import save
 
 from facekit import geometry
 from facekit.alignment import align
@@ -36,7 +40,6 @@ from facekit.data.samples import Dataset
 from facekit.detection import Detector, crop_boxes, make_detector
 from facekit.errors import DatasetError
 from facekit.fitting import EpochRecord, fit
-from facekit.images import to_gray
 from facekit.keypoints import find_keypoints
 from facekit.model import SharedNetwork
 from facekit.objectives import KeypointObjective
@@ -134,10 +137,17 @@ def prepare(
         if backend is None or frame is None or dataset.fer2013_frame:
             canvases, places = expression_canvases(dataset, None)
         else:
-            detector = make_detector(config.data.detector if dataset.whole_pictures else "none")
-            aligner = PictureAligner(backend, detector, frame, config.data.crop_factor)
+            name = config.data.detector if dataset.whole_pictures else "none"
+            aligner = PictureAligner(backend, make_detector(name), frame, config.data.crop_factor)
             file = out / "aligner" / f"{dataset.name}.safetensors"
-            canvases, places = _aligned_canvases(dataset, aligner, file, resume)
+            cut_by = [
+                name,
+                config.data.crop_factor,
+                frame.tolist(),
+                dataset.rows.tolist(),
+                list(dataset.sources),
+            ]
+            canvases, places = _aligned_canvases(dataset, aligner, file, resume, cut_by)
         hashes = [content_hash(canvas) for canvas in canvases]
         fresh = np.array([hash_ not in others for hash_ in hashes])
         canvases, shown = canvases[fresh], dataset.select(places[fresh])
@@ -156,14 +166,16 @@ def prepare(
 
 
 def _aligned_canvases(
-    dataset: Dataset, aligner: PictureAligner, file: Path, resume: bool
+    dataset: Dataset, aligner: PictureAligner, file: Path, resume: bool, cut_by: list[Any]
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Cut stage 2's canvases, or read those that the run which is resumed has cut."""
+    """Cut stage 2's canvases, or read those that the run which is resumed has cut alike."""
+    digest = sha256(json.dumps(cut_by).encode()).hexdigest()
     if resume and file.is_file():
-        stored = load_file(file)
-        return stored["canvases"], stored["places"]
+        with safe_open(file, "np") as stored:
+            if (stored.metadata() or {}).get("cut_by") == digest:
+                return stored.get_tensor("canvases"), stored.get_tensor("places")
     canvases, places = expression_canvases(dataset, aligner)
-    write_atomically(file, save({"canvases": canvases, "places": places}))
+    write_atomically(file, save({"canvases": canvases, "places": places}, {"cut_by": digest}))
     return canvases, places
 
 
@@ -174,8 +186,9 @@ def _train_rows(dataset: Dataset) -> Dataset:
 def _other_split_hashes(dataset: Dataset) -> Iterator[bytes]:
     """Hash FER2013 canvases of the other splits, so that their doubles are left out of training."""
     if dataset.fer2013_frame:
-        for place in np.flatnonzero([split not in (None, "train") for split in dataset.splits]):
-            yield content_hash(np.pad(to_gray(dataset.load(int(place))), 8, mode="edge"))
+        other = np.array([split not in (None, "train") for split in dataset.splits], np.bool_)
+        for _, gray in read_pictures(dataset.select(other)):
+            yield content_hash(np.pad(gray, 8, mode="edge"))
 
 
 def _part(config: TrainConfig, dataset: Dataset, samples: S, known: Mapping[str, Any]) -> Part[S]:
@@ -308,7 +321,7 @@ def measure_frame(
     dataset = next((dataset for dataset in labelled if dataset.fer2013_frame), None)
     if dataset is None:
         raise DatasetError("no FER2013 among the data; stage 2's frame is measured on its pictures")
-    grays = [to_gray(dataset.load(place)) for place in range(min(FRAME_PICTURES, len(dataset)))]
+    grays = [gray for _, gray in islice(read_pictures(dataset), FRAME_PICTURES)]
     aligner = PictureAligner(backend, make_detector("none"), np.zeros((5, 2)), crop_factor)
     points = aligner.points(grays)[:, list(ALIGNED_POINTS)]
     return np.asarray(np.round(np.nanmedian(points, 0).astype(np.float64), 2))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import math
 import os
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
@@ -89,6 +90,7 @@ def train(
     folder, (processes, on) = Path(out), join_processes(choose_device(device))
     folder.mkdir(parents=True, exist_ok=True)
     datasets = [dataset for path in data if (dataset := load_dataset(path)).name not in config.data.leave_out]
+    _with_own_names(datasets)
     config = _with_labels(config, datasets)
     if folds == 1 or (folds and "expression" not in config.model.tasks):
         raise ConfigError(f"folds is {folds}: expected 0, or at least 2 to predict expressions by")
@@ -116,6 +118,14 @@ def train(
         seen |= seen_before(config.start)
     save_weights(folder / "weights.safetensors", network, "shared", header)
     write_atomically(folder / "weights.seen", b"".join(sorted(seen)))
+
+
+def _with_own_names(datasets: Sequence[Dataset]) -> None:
+    """Refuse two datasets of one name, by which rows are held out and canvases kept."""
+    paths: dict[str, Path] = {}
+    for dataset in datasets:
+        if (other := paths.setdefault(dataset.name, dataset.path)) is not dataset.path:
+            raise DatasetError(f"{other} and {dataset.path} are both named {dataset.name!r}; rename a folder")
 
 
 def _with_labels(config: TrainConfig, datasets: Sequence[Dataset]) -> TrainConfig:
@@ -256,6 +266,9 @@ def _train_folds(
     fold_of = {name: _folds_of(part.samples, folds) for name, part in prepared.expressions.items()}
     keys: list[str] = []
     probabilities: list[NDArray[np.float32]] = []
+    if not resume and processes.leads:
+        for earlier in out.glob("fold-*/checkpoint.safetensors"):
+            earlier.unlink()
     for fold in range(folds):
         folder = out / f"fold-{fold}"
         folder.mkdir(exist_ok=True)
@@ -315,16 +328,13 @@ def finish(
         "frame": None if prepared.frame is None else prepared.frame.tolist(),
         "temperature": temperature,
         "sigma_factor": figures.pop("sigma_factor", 1.0),
-        "held_out_figures": {name: round(figure, 5) for name, figure in figures.items()},
+        "held_out_figures": {
+            name: round(figure, 5) if math.isfinite(figure) else None for name, figure in figures.items()
+        },
         "data": prepared.record,
-        "training": {"start": config.start}
-        | {name: _plain(asdict(value)) for name, value in settings.items()},
+        "training": {"start": config.start} | {name: asdict(value) for name, value in settings.items()},
         "commit": _commit(),
     }
-
-
-def _plain(table: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: _plain(v) if isinstance(v, Mapping) else v for k, v in table.items()}
 
 
 def _commit() -> str | None:
@@ -343,7 +353,7 @@ def fit_temperature(objective: ExpressionObjective, network: nn.Module, head: st
     """Fit the temperature that makes held-out samples of all sets likeliest, each set weighing alike [1]_.
 
     A head of one set's convention is fitted on that set; the FER+ head, whose held-out votes are soft, on
-    FER2013.
+    FER2013. A head for which nothing is held out keeps 1.
 
     References
     ----------
@@ -359,6 +369,8 @@ def fit_temperature(objective: ExpressionObjective, network: nn.Module, head: st
         targets.append(samples.targets[:, start : start + len(objective.heads[head])])
         weights.append(weight / weight.sum().clamp(min=1))
     z, y, w = torch.cat(logits), torch.cat(targets), torch.cat(weights)
+    if not w.any():
+        return 1.0
     grid = torch.linspace(-1.2, 1.2, 241).exp()
     losses = [float(-(w * (y * (z / t).log_softmax(1)).sum(1)).sum()) for t in grid.tolist()]
     return round(float(grid[int(np.argmin(losses))]), 3)

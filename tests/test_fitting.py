@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from facekit.errors import ConfigError, WeightsError
-from facekit.fitting import Average, FitConfig, fit
+from facekit.fitting import Average, FitConfig, _read, _restore, fit
 
 
 class Line(nn.Module):
@@ -145,3 +145,32 @@ def test_the_average_follows_slowly_and_starts_fast():
     for _ in range(2000):
         average.update()
     assert average.state["weight"].item() == pytest.approx(1.0, abs=1e-3)
+
+
+def test_a_new_run_that_breaks_at_once_does_not_resume_an_old_one(tmp_path):
+    list(fit(line(), [Regression()], CONFIG, tmp_path))
+
+    class Broken(Regression):
+        def loss(self, network: nn.Module, step: int, generator: Generator) -> Tensor:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        next(fit(line(), [Broken()], CONFIG, tmp_path))
+    assert [record.epoch for record in fit(line(), [Regression()], CONFIG, tmp_path, resume=True)] == [
+        1,
+        2,
+        3,
+        4,
+    ]
+
+
+@pytest.mark.filterwarnings("ignore:.*copying from a non-meta parameter")
+def test_ends_of_cycles_come_back_to_the_networks_device(tmp_path):
+    list(fit(line(), [Regression()], replace(CONFIG, cycles=2, ends=2), tmp_path))
+    there = line().to("meta")
+    average = Average(there, 0.9)
+    stored = _read(tmp_path / "checkpoint.safetensors")
+    assert stored is not None
+    _restore(tmp_path, stored, there, average, torch.optim.AdamW(there.parameters()))
+    assert len(average.ends) == 1
+    assert {tensor.device.type for tensor in average.over_cycles(2).values()} == {"meta"}

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +15,12 @@ from skimage.data import astronaut
 from facekit import FaceAnalyzer, preparation
 from facekit.augmentation import AugmentConfig
 from facekit.configuration import DataConfig, ExpressionConfig, KeypointConfig, TrainConfig, read_config
+from facekit.data import resident
 from facekit.data.catalog import load_dataset
 from facekit.data.holdout import content_hash, held_out
-from facekit.errors import ConfigError, DatasetError
+from facekit.data.reading import read_ahead
+from facekit.data.samples import Dataset
+from facekit.errors import ConfigError, DatasetError, ImageError
 from facekit.fitting import FitConfig
 from facekit.model import ModelConfig
 from facekit.preparation import Prepared, prepare
@@ -128,6 +133,64 @@ def test_a_resumed_run_does_not_align_again(fer2013, points, faces, tmp_path, mo
     monkeypatch.setattr(preparation.PictureAligner, "__call__", None)
     run(TINY, [fer2013, points, faces], tmp_path, resume=True)
     assert (tmp_path / "weights.safetensors").read_bytes() == first
+
+
+def test_a_resumed_run_aligns_pictures_that_are_new(fer2013, points, faces, tmp_path):
+    more = shutil.copytree(faces, tmp_path / "faces")
+    run(TINY, [fer2013, points, more], tmp_path / "out")
+    shutil.copy(more / EXPRESSIONS[0] / "0.png", more / EXPRESSIONS[0] / "1.png")
+    run(TINY, [fer2013, points, more], tmp_path / "out", resume=True)
+    assert load_weights(tmp_path / "out").header["data"]["faces"]["train"] == 13
+
+
+def test_two_datasets_of_one_name_are_refused(fer2013, points, faces, tmp_path):
+    other = shutil.copytree(faces, tmp_path / "faces")
+    with pytest.raises(DatasetError, match="both named 'faces'"):
+        run(TINY, [fer2013, points, faces, other], tmp_path / "out")
+
+
+def test_pictures_of_other_splits_that_cannot_be_read_are_left_out(
+    fer2013, points, tmp_path, monkeypatch, caplog
+):
+    def unreadable(dataset: Dataset, places: np.ndarray) -> Iterator[tuple[int, object]]:
+        for place, picture in read_ahead(dataset, places):
+            broken = dataset.splits[place] == "validation"
+            yield place, ImageError("cannot be decoded") if broken else picture
+
+    monkeypatch.setattr(resident, "read_ahead", unreadable)
+    assert run(replace(TINY, fit=replace(TINY.fit, epochs=1)), [fer2013, points], tmp_path) == [1]
+    assert "6 pictures are left out" in caplog.text
+
+
+def test_a_set_without_training_rows_is_named(points, tmp_path):
+    rows = [f"{k},{' '.join(map(str, picture(k).ravel()))},PublicTest" for k in range(3)]
+    table = write_fer2013(tmp_path / "fer2013.csv", rows)
+    with pytest.raises(DatasetError, match="no faces to train on among 0"):
+        run(TINY, [table, points], tmp_path / "out")
+
+
+def test_points_without_eye_corners_leave_weights_without_an_error_of_points(tmp_path):
+    folder = tmp_path / "mtfl"
+    folder.mkdir()
+    lines = ["path,split,leye_x,reye_x,nose_x,lmouth_x,rmouth_x,leye_y,reye_y,nose_y,lmouth_y,rmouth_y"]
+    for place in range(10):
+        Image.fromarray(np.random.default_rng(place).integers(0, 256, (120, 120), np.uint8)).save(
+            folder / f"{place}.png"
+        )
+        lines.append(f"{place}.png,train,45,75,60,48,72,50,50,62,75,75")
+    (folder / "points.csv").write_text("\n".join(lines))
+    one = replace(TINY, fit=replace(TINY.fit, epochs=1), data=DataConfig(held_out={"mtfl": 3}))
+    run(one, [folder], tmp_path / "out")
+    assert load_weights(tmp_path / "out").header["held_out_figures"]["nme"] is None
+
+
+def test_a_head_without_held_out_rows_keeps_its_temperature(fer2013, points, faces, tmp_path):
+    held = DataConfig(held_out={"faces": 4, "points": 3})
+    heads = replace(TINY.model, heads={"fer2013": EXPRESSIONS, "raf_db": EXPRESSIONS})
+    run(replace(TINY, data=held, model=heads), [fer2013, points, faces], tmp_path)
+    temperature = load_weights(tmp_path).header["temperature"]
+    assert temperature["fer2013"] != 1.0
+    assert temperature["raf_db"] == 1.0
 
 
 def test_folds_predict_every_row_once_by_a_network_that_did_not_see_it(fer2013, points, tmp_path):

@@ -17,7 +17,7 @@ from facekit import geometry
 from facekit.data.label_boxes import label_boxes
 from facekit.data.reading import read_ahead
 from facekit.data.samples import Dataset
-from facekit.errors import ImageError
+from facekit.errors import DatasetError, ImageError
 from facekit.images import to_gray
 from facekit.schema import FERPLUS
 
@@ -162,6 +162,11 @@ def expression_canvases(
     -------
     canvases : (M, 64, 64) uint8
     places : (M,) int64, the dataset's samples that they show
+
+    Raises
+    ------
+    DatasetError
+        There are none.
     """
     margin = (EXPRESSION_CANVAS - 48) // 2
     canvases, places, faceless = [], [], 0
@@ -181,6 +186,8 @@ def expression_canvases(
             places.append(place)
     if faceless:
         _log.warning("%s: no face found in %d pictures, which are left out", dataset.path, faceless)
+    if not canvases:
+        raise DatasetError(f"{dataset.path}: no faces to train on among {len(dataset)} training pictures")
     return np.stack(canvases), np.array(places, np.int64)
 
 
