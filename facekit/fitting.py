@@ -193,8 +193,9 @@ def fit(
     average = Average(network, config.average)
     history: list[dict[str, float]] = []
     checkpoint = out / "checkpoint.safetensors"
-    if not resume and processes.leads:
-        checkpoint.unlink(missing_ok=True)
+    if not resume and processes.leads and checkpoint.is_file():
+        _log.warning("%s: removed, for this run begins anew; with resume it would have gone on", checkpoint)
+        checkpoint.unlink()
     if resume and (stored := processes.from_leader(lambda: _read(checkpoint))):
         history = _restore(checkpoint, stored, network, average, optimizer)
     steps = objectives[0].batches()
