@@ -55,6 +55,7 @@ def test_summary_is_the_evaluation_with_suspects_and_faults(folder, analyzer, tm
     assert told["faults"]["duplicates"] == {
         "n": 0,
         "rows": [],
+        "copies": [],
         "surplus": 0,
         "groups": 0,
         "conflicting_groups": 0,
@@ -254,6 +255,14 @@ def test_a_clean_list_leaves_out_rows_with_faults(analyzer, tmp_path):
     assert [int(row["index"]) for row in rows] == [0, 1, 2, 3, 4, 6, 7, 10]
     assert count == len(rows)
     assert list(rows[0]) == ["index", "source", "split", "label", "suspect", "flagged"]
+
+
+def test_faces_of_one_picture_are_no_copies_in_a_clean_list(analyzer, tmp_path):
+    boxes = np.array([[0, 0, 32, 32], [32, 32, 64, 64], [0, 0, 32, 32]], np.float32)
+    dataset = made.expression_set(["happy"] * 3, load=lambda _: made.picture(0), boxes=boxes)
+    result = crosscheck(dataset, analyzer=analyzer)
+    assert result.faults["duplicates"]["copies"] == [2]
+    assert report.write_clean(result, tmp_path / "clean.csv") == 2
 
 
 @pytest.mark.data
