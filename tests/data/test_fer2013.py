@@ -266,7 +266,7 @@ class TestCache:
 
     def test_no_parts_are_left_behind(self, path: Path) -> None:
         load_dataset(path)
-        assert not list(self.cache.rglob(".part-*"))
+        assert not list(self.cache.rglob(".*"))
 
 
 class TestFerPlus:
