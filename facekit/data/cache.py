@@ -8,6 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -38,7 +39,7 @@ def digest_of(path: Path) -> str:
     name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()
     note = cache_folder() / "digests" / f"{name[:32]}.json"
     state = state_of(path)
-    if note.is_file():
+    with suppress(OSError, ValueError, LookupError, TypeError):  # there is none, or not a whole one
         known = json.loads(note.read_text())
         if known["state"] == state:
             return str(known["sha256"])
