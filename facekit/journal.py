@@ -101,13 +101,13 @@ def write_journal(path: Path, dataset: Dataset, predictions: Predictions, weight
 
 def _record(dataset: Dataset, place: int, part: Predictions, row: int, weights: str) -> dict[str, Any]:
     """Give the object of the sample at `place`, whose prediction is at `row` of `part`."""
-    error, source = part.errors[row], str(dataset.sources[place])
+    error, source, root = part.errors[row], str(dataset.sources[place]), dataset.root
     return {
         "index": int(dataset.rows[place]),
         "source": source,
         "split": dataset.splits[place],
         "label": None if dataset.labels is None else dataset.labels[place],
-        "image": str(dataset.path / source) if dataset.path.is_dir() else None,
+        "image": str(root / source) if root is not None and root.is_dir() else None,
         "width": None if error else int(part.sizes[row, 0]),
         "height": None if error else int(part.sizes[row, 1]),
         "weights": weights,

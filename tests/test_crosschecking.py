@@ -221,6 +221,27 @@ def test_predictions_of_a_cross_check_read_back_as_labels_fit(folder, analyzer, 
     assert again.keypoints.nme == pytest.approx(0, abs=2e-3)
 
 
+LISTS = {
+    "data/legend.csv": ("images", "user.id,image,emotion\n3,000.png,fear\n"),
+    "label.lst": ("image/origin", "000.png 0 5 10 50 55 22.9 5\n"),
+}
+
+
+@pytest.mark.parametrize(
+    ("given", "listed"),
+    [(".", "data/legend.csv"), ("data", "data/legend.csv"), (".", "label.lst"), ("label.lst", "label.lst")],
+)
+def test_predictions_name_pictures_where_they_lie(given, listed, analyzer, tmp_path):
+    folder, labels = LISTS[listed]
+    made.class_folders(tmp_path, {folder: 1})
+    (tmp_path / listed).parent.mkdir(exist_ok=True)
+    (tmp_path / listed).write_text(labels)
+    crosscheck(tmp_path / given, analyzer=analyzer, out=tmp_path / "out")
+    read = load_dataset(tmp_path / "out" / "predictions.jsonl")
+    assert len(read) == 1
+    assert read.load(0).shape[:2] == (64, 64)
+
+
 def test_pictures_are_drawn_with_points_where_they_lie(analyzer):
     dataset = made.point_set(30, load=lambda place: made.picture(place, 120))
     measured, suspected = checked(dataset, made.predictions_of(dataset, points=dataset.points + 1), analyzer)
