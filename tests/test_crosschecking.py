@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import made
 import numpy as np
 import pytest
+from PIL import Image
 
 from facekit import crosschecking, evaluation, report
 from facekit.analyzer import FaceAnalyzer
@@ -15,6 +17,7 @@ from facekit.data.catalog import load_dataset
 from facekit.data.files import strings
 from facekit.errors import DatasetError, ImageError
 from facekit.evaluation import evaluate
+from facekit.journal import Journal
 from facekit.mirror import swap_sides
 from facekit.predictions import Predictor
 from facekit.schema import EXPRESSIONS
@@ -133,6 +136,43 @@ def test_only_the_same_run_goes_on(folder, analyzer, tmp_path):
     (tmp_path / "summary.json").write_text("{}")
     assert len(last_done(analyzer=other)) == 2
     assert not (tmp_path / "summary.json").exists()
+
+
+@pytest.mark.parametrize("before", [made.picture(200), None])
+def test_a_picture_that_was_replaced_or_mended_is_looked_at_again(before, analyzer, tmp_path):
+    folder = made.class_folders(tmp_path / "set", {"happy": 3, "sad": 3})
+    file = folder / "happy" / "001.png"
+    mended = file.read_bytes()
+    if before is None:
+        file.write_bytes(mended[:100])
+    else:
+        Image.fromarray(before).save(file)
+    crosscheck(folder, analyzer=analyzer, out=tmp_path / "out")
+    file.write_bytes(mended)
+    again = crosscheck(folder, analyzer=analyzer, out=tmp_path / "out")
+    assert again.to_json() == crosscheck(folder, analyzer=analyzer).to_json()
+
+
+def test_a_run_is_told_by_all_that_its_predictions_depend_on(folder, weights, tmp_path):
+    def run(dataset, **options):
+        analyzer = FaceAnalyzer(device="cpu", **options)
+        return Journal(tmp_path, dataset, Predictor(analyzer, "detector")).run
+
+    labelled = load_dataset(folder)
+    relabelled = replace(labelled, labels=labelled.labels[::-1])
+    small = {"weights": weights, "precision": "fp32"}
+    runs = [
+        run(labelled, backend="onnx", precision="fp32"),
+        run(labelled, backend="onnx", precision="int8"),
+        run(labelled, backend="onnx", precision="fp32", min_score=0.3),
+        run(labelled, backend="torch", **small),
+        run(labelled, backend="torch", weights=weights, precision="bf16"),
+        run(labelled, backend="onnx", **small),
+        run(labelled, backend="onnx", **small, detector="haar"),
+        run(relabelled, backend="onnx", **small),
+    ]
+    assert len(set(runs)) == len(runs)
+    assert run(labelled, backend="onnx", **small) == runs[5]
 
 
 def test_unreadable_pictures_are_kept_through_an_interruption(analyzer, tmp_path):
