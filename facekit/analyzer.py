@@ -18,6 +18,7 @@ from facekit.backends import Backend, choose_backend, make_backend
 from facekit.detection import Detections, crop_boxes, make_detector
 from facekit.errors import ConfigError, ImageError
 from facekit.expression import find_expressions
+from facekit.identity import model_files
 from facekit.images import MAX_PIXELS, as_inputs, read_image, to_gray
 from facekit.keypoints import find_keypoints
 from facekit.mirror import mirror_boxes, mirror_image, mirror_per_point, mirror_points
@@ -102,8 +103,21 @@ class FaceAnalyzer:
         self.detector = make_detector(
             detector, detector_model, min_score=min_score, device=device, backend=backend
         )
+        self._files, self._min_score = model_files(weights, detector, detector_model), min_score
         self.min_face, self.max_faces = min_face, max_faces
         self.max_pixels, self.allow_private, self.batch_size = max_pixels, allow_private, batch_size
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What its answers to a picture depend on, for JSON; another device or batch size is not among it."""
+        return {
+            "files": self._files,
+            "arithmetic": self.backend.arithmetic,
+            "detector": self.detector.name,
+            "min_score": self._min_score,
+            "min_face": self.min_face,
+            "max_faces": self.max_faces,
+        }
 
     @overload
     def __call__(

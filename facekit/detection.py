@@ -550,3 +550,20 @@ def make_detector(
     if min_score is not None and not 0 <= min_score <= 1:
         raise DetectorError(f"min_score is {min_score}: expected 0 to 1")
     return make(Setup(model, min_score, device, backend))
+
+
+def model_of(name: str, model: str | os.PathLike[str] | None = None) -> str | os.PathLike[str] | None:
+    """Give the weights or file that a detector runs where `model` is asked for; None: it takes none.
+
+    Raises
+    ------
+    DetectorError
+        It needs a file, and there is none.
+    """
+    match DEFAULT_DETECTOR if name == "auto" else name:
+        case "facekit":
+            return model or "detector"
+        case "yunet":
+            return model or _find_yunet()
+        case _:
+            return None

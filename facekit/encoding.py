@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facekit.errors import ConfigError
+from facekit.writing import placed
 
 log = logging.getLogger(__name__)
 
@@ -47,21 +46,16 @@ def written_video(path: Path, rate: float, sound_from: Path | None = None) -> It
     """
     if path.suffix.lower() != ".mp4":
         raise ConfigError(f"{path}: videos are written as MP4; give a name that ends in .mp4")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=".mp4")
-    os.close(handle)
-    temporary, frames = Path(name), _ConstantRate(name, rate)
-    try:
-        yield frames.write
-        frames.close()
-        if frames.count:
-            if sound_from is not None:
-                _add_sound(temporary, sound_from, frames.count / rate)
-            temporary.chmod(0o644)
-            temporary.replace(path)
-    finally:
-        frames.close()
-        temporary.unlink(missing_ok=True)
+    with placed(path) as temporary:
+        frames = _ConstantRate(str(temporary), rate)
+        try:
+            yield frames.write
+        finally:
+            frames.close()
+        if not frames.count:
+            temporary.unlink()
+        elif sound_from is not None:
+            _add_sound(temporary, sound_from, frames.count / rate)
 
 
 class _ConstantRate:

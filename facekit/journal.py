@@ -36,7 +36,7 @@ class Journal:
         Made if it is not there.
     dataset : Dataset
     predictor : Predictor
-        With the dataset it makes up the run: other samples, weights or options are another run.
+        With the dataset it makes up the run: other samples, labels, pictures, models or options are another.
     """
 
     def __init__(self, folder: Path, dataset: Dataset, predictor: Predictor) -> None:
@@ -101,13 +101,13 @@ def write_journal(path: Path, dataset: Dataset, predictions: Predictions, weight
 
 def _record(dataset: Dataset, place: int, part: Predictions, row: int, weights: str) -> dict[str, Any]:
     """Give the object of the sample at `place`, whose prediction is at `row` of `part`."""
-    error, source = part.errors[row], str(dataset.sources[place])
+    error, file = part.errors[row], _file_of(dataset, place)
     return {
         "index": int(dataset.rows[place]),
-        "source": source,
+        "source": str(dataset.sources[place]),
         "split": dataset.splits[place],
         "label": None if dataset.labels is None else dataset.labels[place],
-        "image": str(dataset.path / source) if dataset.path.is_dir() else None,
+        "image": None if file is None else str(file),
         "width": None if error else int(part.sizes[row, 0]),
         "height": None if error else int(part.sizes[row, 1]),
         "weights": weights,
@@ -152,15 +152,28 @@ def _numbers(values: NDArray[np.float32]) -> list[Any]:
 
 
 def _name_of_run(dataset: Dataset, predictor: Predictor) -> str:
-    backend = predictor.analyzer.backend
-    detector = predictor.analyzer.detector.name
     digest = blake2b(digest_size=8)
-    file = dataset.path.stat() if dataset.path.is_file() else None
-    source = [str(dataset.path.resolve()), dataset.format, file and [file.st_size, file.st_mtime_ns]]
-    options = [backend.name, predictor.boxes, detector, predictor.head, predictor.second, predictor.tta]
-    digest.update(json.dumps([dict(backend.header), source, options]).encode())
+    source = [str(dataset.path.resolve()), dataset.format, dataset.fer2013_frame, _state(dataset.root)]
+    options = [predictor.boxes, predictor.head, predictor.second, predictor.tta]
+    digest.update(json.dumps([predictor.analyzer.identity, source, options]).encode())
     for column in (dataset.rows, dataset.points, dataset.boxes):
         digest.update(b"" if column is None else np.ascontiguousarray(column).tobytes())
-    for name in dataset.sources:
-        digest.update(f"{name}\n".encode(errors="surrogateescape"))
+    for place, name in enumerate(dataset.sources):
+        label = None if dataset.labels is None else dataset.labels[place]
+        sample = [name, dataset.splits[place], label, _state(_file_of(dataset, place))]
+        digest.update(json.dumps(sample).encode())
     return digest.hexdigest()
+
+
+def _file_of(dataset: Dataset, place: int) -> Path | None:
+    """Give the file of a sample's picture; None for one in a table or in memory."""
+    root = dataset.root
+    return root / dataset.sources[place] if root is not None and root.is_dir() else None
+
+
+def _state(path: Path | None) -> list[int] | None:
+    """Give what changes when a file is written, its size and time; None where there is no file."""
+    if path is None or not path.is_file():
+        return None
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns]

@@ -298,17 +298,28 @@ def read_weights(weights: str | os.PathLike[str] = "default", kind: str = "share
 def _checked(weights: str | os.PathLike[str]) -> tuple[str, Path, str]:
     """Give name, file and sha256 of weights, the latter compared with the manifest's."""
     name, path, expected = find_weights(weights)
-    try:
-        found = sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise WeightsError(
-            f"{path}: cannot be read: {error}; reinstall facekit or name another file"
-        ) from error
+    found = sha256_of(path)
     if expected is not None and found != expected:
         raise WeightsError(
             f"{path}: sha256 is {found}, expected {expected}; the file was changed, reinstall facekit"
         )
     return name, path, found
+
+
+def sha256_of(path: Path) -> str:
+    """Give the sha256 of a file of weights.
+
+    Raises
+    ------
+    WeightsError
+        It cannot be read.
+    """
+    try:
+        return sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise WeightsError(
+            f"{path}: cannot be read: {error}; reinstall facekit or name another file"
+        ) from error
 
 
 def read_tensors(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from secrets import token_hex
 from typing import IO
 
 
 @contextmanager
-def _placed(path: Path) -> Iterator[int]:
-    """Open a file under a temporary name beside its place; when the block ends well, it moves there."""
+def placed(path: Path) -> Iterator[Path]:
+    """Give an empty file beside a path; when the block ends well it moves there, if it is still there.
+
+    A file that is replaced hands on its mode; a new one has what the umask leaves.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    mode = stat.S_IMODE(path.stat().st_mode) if path.is_file() else None
+    temporary = path.with_name(f".{path.name}.{token_hex(4)}{path.suffix}")
+    temporary.touch(0o666 if mode is None else 0o600, exist_ok=False)
     try:
-        yield handle
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        yield temporary
+        if temporary.exists():
+            if mode is not None:
+                temporary.chmod(mode)
+            temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -29,13 +35,13 @@ def written(path: Path) -> Iterator[IO[str]]:
     """Open a text file that appears at its place when the block ends well."""
     # File names that are no UTF-8 come through as they are.
     with (
-        _placed(path) as handle,
-        os.fdopen(handle, "w", encoding="utf-8", errors="surrogateescape", newline="") as stream,
+        placed(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as stream,
     ):
         yield stream
 
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a whole file."""
-    with _placed(path) as handle, os.fdopen(handle, "wb") as stream:
-        stream.write(data)
+    with placed(path) as temporary:
+        temporary.write_bytes(data)

@@ -254,6 +254,8 @@ def test_another_setting_is_another_run(setting, tmp_path, monkeypatch):
     next(plan.run("facekit bench made"))
     assert running.Plan(["made"], setting, tmp_path).done() == 1
     assert running.Plan(["made"], Setting(CPU, weights=setting.weights), tmp_path).done() == 0
+    Path(made_weights(tmp_path, 1)).replace(setting.weights)
+    assert running.Plan(["made"], setting, tmp_path).done() == 0
 
 
 def test_a_bug_in_a_suite_is_not_published_as_a_reason(setting, tmp_path, monkeypatch):

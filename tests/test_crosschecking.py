@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import made
 import numpy as np
 import pytest
+from PIL import Image
 
 from facekit import crosschecking, evaluation, report
 from facekit.analyzer import FaceAnalyzer
@@ -15,6 +17,7 @@ from facekit.data.catalog import load_dataset
 from facekit.data.files import strings
 from facekit.errors import DatasetError, ImageError
 from facekit.evaluation import evaluate
+from facekit.journal import Journal
 from facekit.mirror import swap_sides
 from facekit.predictions import Predictor
 from facekit.schema import EXPRESSIONS
@@ -55,6 +58,7 @@ def test_summary_is_the_evaluation_with_suspects_and_faults(folder, analyzer, tm
     assert told["faults"]["duplicates"] == {
         "n": 0,
         "rows": [],
+        "copies": [],
         "surplus": 0,
         "groups": 0,
         "conflicting_groups": 0,
@@ -132,6 +136,43 @@ def test_only_the_same_run_goes_on(folder, analyzer, tmp_path):
     (tmp_path / "summary.json").write_text("{}")
     assert len(last_done(analyzer=other)) == 2
     assert not (tmp_path / "summary.json").exists()
+
+
+@pytest.mark.parametrize("before", [made.picture(200), None])
+def test_a_picture_that_was_replaced_or_mended_is_looked_at_again(before, analyzer, tmp_path):
+    folder = made.class_folders(tmp_path / "set", {"happy": 3, "sad": 3})
+    file = folder / "happy" / "001.png"
+    mended = file.read_bytes()
+    if before is None:
+        file.write_bytes(mended[:100])
+    else:
+        Image.fromarray(before).save(file)
+    crosscheck(folder, analyzer=analyzer, out=tmp_path / "out")
+    file.write_bytes(mended)
+    again = crosscheck(folder, analyzer=analyzer, out=tmp_path / "out")
+    assert again.to_json() == crosscheck(folder, analyzer=analyzer).to_json()
+
+
+def test_a_run_is_told_by_all_that_its_predictions_depend_on(folder, weights, tmp_path):
+    def run(dataset, **options):
+        analyzer = FaceAnalyzer(device="cpu", **options)
+        return Journal(tmp_path, dataset, Predictor(analyzer, "detector")).run
+
+    labelled = load_dataset(folder)
+    relabelled = replace(labelled, labels=labelled.labels[::-1])
+    small = {"weights": weights, "precision": "fp32"}
+    runs = [
+        run(labelled, backend="onnx", precision="fp32"),
+        run(labelled, backend="onnx", precision="int8"),
+        run(labelled, backend="onnx", precision="fp32", min_score=0.3),
+        run(labelled, backend="torch", **small),
+        run(labelled, backend="torch", weights=weights, precision="bf16"),
+        run(labelled, backend="onnx", **small),
+        run(labelled, backend="onnx", **small, detector="haar"),
+        run(relabelled, backend="onnx", **small),
+    ]
+    assert len(set(runs)) == len(runs)
+    assert run(labelled, backend="onnx", **small) == runs[5]
 
 
 def test_unreadable_pictures_are_kept_through_an_interruption(analyzer, tmp_path):
@@ -220,6 +261,27 @@ def test_predictions_of_a_cross_check_read_back_as_labels_fit(folder, analyzer, 
     assert again.keypoints.nme == pytest.approx(0, abs=2e-3)
 
 
+LISTS = {
+    "data/legend.csv": ("images", "user.id,image,emotion\n3,000.png,fear\n"),
+    "label.lst": ("image/origin", "000.png 0 5 10 50 55 22.9 5\n"),
+}
+
+
+@pytest.mark.parametrize(
+    ("given", "listed"),
+    [(".", "data/legend.csv"), ("data", "data/legend.csv"), (".", "label.lst"), ("label.lst", "label.lst")],
+)
+def test_predictions_name_pictures_where_they_lie(given, listed, analyzer, tmp_path):
+    folder, labels = LISTS[listed]
+    made.class_folders(tmp_path, {folder: 1})
+    (tmp_path / listed).parent.mkdir(exist_ok=True)
+    (tmp_path / listed).write_text(labels)
+    crosscheck(tmp_path / given, analyzer=analyzer, out=tmp_path / "out")
+    read = load_dataset(tmp_path / "out" / "predictions.jsonl")
+    assert len(read) == 1
+    assert read.load(0).shape[:2] == (64, 64)
+
+
 def test_pictures_are_drawn_with_points_where_they_lie(analyzer):
     dataset = made.point_set(30, load=lambda place: made.picture(place, 120))
     measured, suspected = checked(dataset, made.predictions_of(dataset, points=dataset.points + 1), analyzer)
@@ -254,6 +316,14 @@ def test_a_clean_list_leaves_out_rows_with_faults(analyzer, tmp_path):
     assert [int(row["index"]) for row in rows] == [0, 1, 2, 3, 4, 6, 7, 10]
     assert count == len(rows)
     assert list(rows[0]) == ["index", "source", "split", "label", "suspect", "flagged"]
+
+
+def test_faces_of_one_picture_are_no_copies_in_a_clean_list(analyzer, tmp_path):
+    boxes = np.array([[0, 0, 32, 32], [32, 32, 64, 64], [0, 0, 32, 32]], np.float32)
+    dataset = made.expression_set(["happy"] * 3, load=lambda _: made.picture(0), boxes=boxes)
+    result = crosscheck(dataset, analyzer=analyzer)
+    assert result.faults["duplicates"]["copies"] == [2]
+    assert report.write_clean(result, tmp_path / "clean.csv") == 2
 
 
 @pytest.mark.data

@@ -154,11 +154,22 @@ def test_names_from_the_data_are_text_and_nothing_else(analyzer):
     assert '<script>alert("3")' not in text
 
 
+def test_what_is_read_aloud_names_files_as_they_are(analyzer):
+    for result in (expression_result(analyzer), point_result(analyzer)):
+        result.dataset.sources[:], labels = "R&D.png", result.dataset.labels
+        if labels is not None:
+            labels[labels == "contempt"] = "R&D"
+        text = page(result)
+        assert "Face of R&amp;D.png" in text
+        assert "&amp;amp;" not in text
+
+
 def test_the_page_says_what_must_be_known(analyzer):
     text = Page(page(expression_result(analyzer))).text
     assert "9 of these 72 samples were in the training data" in text
     assert "contempt (1)" in text
     assert "In 1 picture no face was found" in text
+    assert "p is the answer of the head that learnt from FER+'s ten taggers" in text
     points = Page(page(point_result(analyzer))).text
     assert "of the distance of the eyes from the labelled ones" in points
     assert "shifted" in points

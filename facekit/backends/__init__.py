@@ -34,6 +34,11 @@ class Backend(Protocol):
         ...
 
     @property
+    def arithmetic(self) -> str:
+        """What runs it and in which precision, such as "onnx int8"."""
+        ...
+
+    @property
     def header(self) -> Mapping[str, Any]:
         """The weights' header, see weights.Weights."""
         ...

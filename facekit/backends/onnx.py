@@ -60,6 +60,7 @@ class OnnxBackend:
             )
         self.header, models = _read_export(Path(weights)) if exported else _built(weights, precision)
         self.name: str = self.header["name"]
+        self.arithmetic = f"onnx {self.header['precision']}"
         self._sessions = {task: open_session(model) for task, model in models.items()}
 
     def warp(
@@ -150,7 +151,7 @@ def open_session(model: str | bytes) -> InferenceSession:
 
 
 def _built(weights: str | os.PathLike[str], precision: str) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """Give the header of weights, and the model of each of their tasks."""
+    """Give the header of weights, with the precision, and the model of each of their tasks."""
     stored = read_stages(weights)
     if precision == "int8" and not stored.has_ranges:
         raise ConfigError(
@@ -160,7 +161,7 @@ def _built(weights: str | os.PathLike[str], precision: str) -> tuple[dict[str, A
     exact = precision == "fp32" or (precision == "auto" and not multiplies_int8())
     ranges = {} if exact else stored.header.get("ranges", {})
     models = {task: GRAPHS[task](Graph(stored.doing(task), ranges=ranges.get(task))) for task in stored.tasks}
-    return {**stored.header, "name": stored.name}, models
+    return {**stored.header, "name": stored.name, "precision": "int8" if ranges else "fp32"}, models
 
 
 @cache

@@ -80,6 +80,7 @@ class TorchBackend:
         self.name, self.header = weights.name, weights.header
         self.device = choose_device(device)
         self.dtype = choose_precision(precision, self.device)
+        self.arithmetic = f"torch {next(name for name, dtype in PRECISIONS.items() if dtype == self.dtype)}"
         self._branches = {
             task: branch.to(self.device, self.dtype).to(memory_format=torch.channels_last)
             for task in TASKS

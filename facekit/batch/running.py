@@ -9,14 +9,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from facekit.batch.chunks import stamp_of
 from facekit.batch.local import LocalEngine
 from facekit.batch.plan import Plan, make_plan, read_plan
 from facekit.batch.shards import Shards, check_format, locked
 from facekit.batch.sources import find_chunks
 from facekit.batch.work import Analysis, Outcome, Task
 from facekit.errors import ConfigError
-from facekit.weights import shipped
+from facekit.identity import model_files
 
 ENGINES: Final = ("local", "ray")
 
@@ -182,7 +181,6 @@ def _settings(sources: Sequence[str], config: BatchConfig) -> dict[str, Any]:
     """Give what a run's results depend on; another device, engine or number of workers may go on with it."""
     analysis = asdict(config.analysis)
     del analysis["device"], analysis["allow_private"]
-    models = [analysis["weights"], analysis["detector_model"]]
     return {
         "sources": list(sources),
         "below": str(Path.cwd()) if _relative(sources) else None,
@@ -191,8 +189,7 @@ def _settings(sources: Sequence[str], config: BatchConfig) -> dict[str, Any]:
         "format": config.format,
         "shard_size": config.shard_size,
         **analysis,
-        "shipped": sorted(entry["file"] for entry in shipped().values()),
-        "model_files": [list(stamp_of(name)) for name in models if name and Path(name).is_file()],
+        **model_files(analysis["weights"], analysis["detector"], analysis["detector_model"]),
     }
 
 

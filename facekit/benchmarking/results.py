@@ -12,7 +12,7 @@ from typing import Any
 import facekit
 from facekit.benchmarking.machine import describe, device_name, machine_name
 from facekit.benchmarking.measuring import Figure, Setting
-from facekit.weights import find_weights
+from facekit.identity import model_files
 from facekit.writing import write_atomically
 
 RESULTS = Path("benchmarks") / "results"
@@ -77,7 +77,8 @@ class Progress:
             "machine": machine_name(),
             "device": device_name(setting.device),
             "quick": setting.quick,
-            "weights": [str(part) for part in find_weights(setting.weights)],
+            "weights": setting.weights,
+            "model_files": model_files(setting.weights),
             "data": str(setting.data),
             "fer2013": str(setting.fer2013),
         }

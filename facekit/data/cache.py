@@ -6,11 +6,13 @@ import hashlib
 import json
 import logging
 import os
-import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
+
+from facekit.writing import placed
 
 _SETTLED = 2_000_000_000
 """Nanoseconds after which a file's times tell that it changed; the coarsest file systems count in 2 s."""
@@ -37,7 +39,7 @@ def digest_of(path: Path) -> str:
     name = hashlib.sha256(str(path.resolve()).encode()).hexdigest()
     note = cache_folder() / "digests" / f"{name[:32]}.json"
     state = state_of(path)
-    if note.is_file():
+    with suppress(OSError, ValueError, LookupError, TypeError):  # there is none, or not a whole one
         known = json.loads(note.read_text())
         if known["state"] == state:
             return str(known["sha256"])
@@ -52,14 +54,7 @@ def digest_of(path: Path) -> str:
 def publish(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
     """Write a file of the cache whole or not at all; where that is impossible, log it and go on without."""
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = tempfile.NamedTemporaryFile(dir=path.parent, prefix=".part-", delete=False)  # noqa: SIM115
-        try:
-            with part as file:
-                write(file)
-            Path(part.name).replace(path)
-        except BaseException:
-            Path(part.name).unlink()
-            raise
+        with placed(path) as temporary, temporary.open("wb") as file:
+            write(file)
     except OSError as error:
         _log.warning("%s: cannot be written, so the work is done again next time: %s", path, error)

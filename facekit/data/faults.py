@@ -71,8 +71,8 @@ class FaultFinder:
             Kind to ``{"n": int, "rows": [int, ...], ...}``:
 
             - ``left_out``: rows that the reader could not use; ``unreadable``: pictures that cannot be read
-            - ``duplicates``: rows of exactly equal pictures, group after group; ``n`` and ``surplus`` count
-              the copies beyond the first, ``groups`` and ``conflicting_groups`` the groups
+            - ``duplicates``: rows of exactly equal pictures, group after group; ``copies`` are those beyond
+              the first, which ``n`` and ``surplus`` count, ``groups`` and ``conflicting_groups`` the groups
             - ``conflicting_duplicates``: the rows of those groups whose labels differ
             - ``split_overlap``: rows whose picture is also in an earlier split (train, validation, test);
               ``group_overlap``: the same for the person or photo
@@ -105,10 +105,12 @@ class FaultFinder:
         groups = [group for group in np.split(places, starts) if len(group) > 1]
         groups.sort(key=lambda group: int(group[0]))
         conflicting = [group for group in groups if self._conflicting(group)]
+        copies = self._rows_of(group[1:] for group in groups)
         return {
             "duplicates": {
-                **_fault(self._rows_of(groups), sum(len(group) - 1 for group in groups)),
-                "surplus": sum(len(group) - 1 for group in groups),
+                **_fault(self._rows_of(groups), len(copies)),
+                "copies": copies,
+                "surplus": len(copies),
                 "groups": len(groups),
                 "conflicting_groups": len(conflicting),
             },

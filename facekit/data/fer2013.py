@@ -95,6 +95,7 @@ def read(path: Path) -> Dataset:
         labels=None if emotion is None else strings(_LABELS[label] for label in emotion[kept].tolist()),
         fer2013_frame=True,
         skipped=skipped_rows(file, faults),
+        root=file,
     )
     return _with_votes_beside(dataset, file)
 

@@ -248,4 +248,5 @@ class Collector:
             groups=None if all(group is None for group in groups) else strings(groups),
             whole_pictures=whole_pictures,
             skipped=tuple(self._skipped),
+            root=self.root,
         )

@@ -68,6 +68,7 @@ def read(path: Path) -> Dataset:
         splits=strings([None] * len(rows)),
         points=np.array(points, np.float32).reshape(-1, 15, 2),
         skipped=skipped_rows(file, faults),
+        root=file,
     )
 
 

@@ -86,7 +86,7 @@ class Dataset:
     rows : (N,) int64
         0-based data row in the file, or place in sorted path order.
     sources : (N,) object of str
-        File relative to `path`, or file and row.
+        File relative to `root`, or file and row.
     splits : (N,) object of str or None
         "train", "validation", "test", or None where the dataset has no splits.
     labels : (N,) object of str or None, or None
@@ -106,6 +106,8 @@ class Dataset:
         The pixels are FER2013's own 48x48 and go to stage 2 as they are.
     skipped : tuple of Skipped
         Rows left out while reading the labels.
+    root : Path or None
+        The folder that holds the pictures' files, or the file that holds all pictures; None: neither.
     """
 
     name: str
@@ -123,6 +125,7 @@ class Dataset:
     whole_pictures: bool = False
     fer2013_frame: bool = False
     skipped: tuple[Skipped, ...] = field(default=())
+    root: Path | None = None
 
     def __len__(self) -> int:
         return len(self.rows)

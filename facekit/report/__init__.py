@@ -69,8 +69,7 @@ def write_clean(result: CrossCheck, file: str | Path) -> int:
         A CSV file of index, source, split, label, suspect, flagged.
     """
     dataset, found = result.dataset, result.suspects
-    bad = np.ones(len(dataset), np.bool_)
-    bad[np.unique(result.evaluation.predictions.hashes, return_index=True)[1]] = False
+    bad = np.isin(dataset.rows, result.faults["duplicates"]["copies"])
     for kind, fault in result.faults.items():
         if kind not in ("duplicates", "class_imbalance"):
             bad |= np.isin(dataset.rows, fault["rows"])

@@ -24,10 +24,10 @@ METHOD = {
     "Keypoint error": "Mean distance over a face's labelled points, divided by the distance of the outer "
     "corners of its eyes (NME).",
     "Suspect expressions": "The score is 1 - p(label | picture), the self-confidence of confident learning "
-    "(Northcutt, Jiang, Chuang, JAIR 2021); p is the mean of the model's answer and, where the weights have "
-    "it, that of the head which learnt from FER+'s ten taggers. A label is flagged when it is off the "
-    "diagonal of the confident joint: among the classes whose probability reaches the mean that rows so "
-    "labelled have for them, the likeliest is another one.",
+    "(Northcutt, Jiang, Chuang, JAIR 2021); p is the answer of the head that learnt from FER+'s ten taggers. "
+    "Where the weights have none, a head was named, or predictions are out of fold, p is the prediction's "
+    "own. A label is flagged when it is off the diagonal of the confident joint: among the classes whose "
+    "probability reaches the mean that rows so labelled have for them, the likeliest is another one.",
     "Suspect keypoints": "Each error, less that point's median offset in the whole set, is divided by the "
     "error that the model expects there. A face's excess x is their mean, or the largest over "
     f"{LARGEST_OF_FACE} (what the largest of 15 is expected to be), whichever is more. The score is "

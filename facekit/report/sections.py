@@ -221,24 +221,24 @@ def _expression_tile(result: CrossCheck, place: int) -> str:
     """Show what the label and the model say of a face, each with its probability."""
     labels, scores = result.dataset.labels, result.evaluation.predictions.scores[place]
     label = None if labels is None else labels[place]
-    source = escape(str(result.dataset.sources[place]))
+    source = str(result.dataset.sources[place])
     top, seen, own = None, "no face found", ""
     if not np.isnan(scores[0]):
         top = EXPRESSIONS[int(scores.argmax())]
         seen = f"{top} {scores.max():.0%}"
         own = f" {scores[EXPRESSIONS.index(label)]:.0%}" if label in EXPRESSIONS else ""
     labelled = f'<span class="from">{escape(str(label))}{own}</span> ' if label not in (None, top) else ""
-    said = f"labelled {escape(str(label))}, predicted {seen}" if label else f"predicted {seen}"
-    caption = f'{labelled}<span class="to">{seen}</span> <small>{source}</small>'
+    said = f"labelled {label}, predicted {seen}" if label else f"predicted {seen}"
+    caption = f'{labelled}<span class="to">{seen}</span> <small>{escape(source)}</small>'
     return tile(result, place, f"Face of {source}: {said}", caption)
 
 
 def _points_tile(result: CrossCheck, place: int, pattern: str = "") -> str:
     """Show the labelled and predicted points of a face and how far they are apart."""
-    error, source = result.evaluation.errors[place], escape(str(result.dataset.sources[place]))
+    error, source = result.evaluation.errors[place], str(result.dataset.sources[place])
     size = f"error {parts.percent(float(error))}" if np.isfinite(error) else ""
     named = pattern.replace("_", " ")
-    caption = f'<span class="from">{named}</span> <span>{size}</span> <small>{source}</small>'
+    caption = f'<span class="from">{named}</span> <span>{size}</span> <small>{escape(source)}</small>'
     said = " ".join(word for word in (named, size) if word)
     return tile(result, place, f"Face of {source} with labelled and predicted points {said}", caption)
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import count
 from pathlib import Path
 
+import made
 import made_runs
 import pytest
 from dying import die_of_some_pictures
@@ -99,6 +100,20 @@ def test_a_finished_run_is_not_done_again_and_other_settings_need_another_folder
     assert manifest(tmp_path) == before
     with pytest.raises(ConfigError, match=r"holds a run with other settings \(max_faces null, now 1\)"):
         run(pictures, tmp_path, replace(config, analysis=replace(config.analysis, max_faces=1)))
+
+
+def test_other_weights_in_the_same_folder_need_another_folder_of_results(pictures, config, tmp_path):
+    trained, weights = tmp_path / "run", Path(config.analysis.weights)
+    trained.mkdir()
+    (trained / "weights.safetensors").write_bytes(weights.read_bytes())
+    begun = replace(config, analysis=replace(config.analysis, weights=str(trained)))
+    going = run_batch([str(pictures / "00[0-3].png")], tmp_path / "out", begun)
+    next(going)
+    going.close()
+    other = made.weights(tmp_path, seed=1)
+    Path(other).replace(trained / "weights.safetensors")
+    with pytest.raises(ConfigError, match=r"\(weights/weights\.safetensors \w{64}, now \w{64}\)"):
+        list(run_batch([str(pictures / "00[0-3].png")], tmp_path / "out", begun))
 
 
 def test_shards_that_are_gone_or_damaged_are_made_again_and_half_written_ones_go(

@@ -24,6 +24,8 @@ def test_every_format_is_found_and_read_whole(name: str, tmp_path: Path) -> None
         picture = dataset.load(place)
         assert picture.dtype == np.uint8
         assert picture.shape[2:] in ((), (3,))
+        assert dataset.root is not None
+        assert dataset.root.is_file() or (dataset.root / dataset.sources[place]).is_file()
     assert_columns_fit(dataset)
     assert len(set(dataset.rows.tolist())) == len(dataset)
 

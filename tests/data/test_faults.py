@@ -72,6 +72,7 @@ def test_duplicates_conflicts_overlaps_and_blanks(tmp_path: Path) -> None:
     assert faults["duplicates"] == {
         "n": 3,
         "rows": [0, 3, 6, 2, 5],
+        "copies": [3, 6, 5],
         "surplus": 3,
         "groups": 2,
         "conflicting_groups": 1,

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from small_sets import fer2013_rows, gray, numbers, write_fer2013, write_ferplus
 
-from facekit.data import pixel_table
+from facekit.data import cache, pixel_table
 from facekit.data.catalog import load_dataset
 from facekit.data.fer2013 import join_ferplus, read_ferplus
 from facekit.data.samples import Dataset
@@ -257,6 +257,17 @@ class TestCache:
             assert_pictures(load_dataset(path))
         assert "parsed again" in caplog.text
 
+    @pytest.mark.parametrize("note", ["", "null", '{"path": "a.csv"}', "\0\0"])
+    def test_a_broken_note_of_a_digest_is_made_again(
+        self, note: str, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(cache, "_SETTLED", -1)  # else nothing is noted of what was just written
+        digest = cache.digest_of(path)
+        (stored,) = self.cache.glob("digests/*.json")
+        stored.write_text(note)
+        assert cache.digest_of(path) == digest
+        assert digest in stored.read_text()
+
     def test_without_a_writable_cache_it_still_reads(
         self, path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -266,7 +277,7 @@ class TestCache:
 
     def test_no_parts_are_left_behind(self, path: Path) -> None:
         load_dataset(path)
-        assert not list(self.cache.rglob(".part-*"))
+        assert not list(self.cache.rglob(".*"))
 
 
 class TestFerPlus:
