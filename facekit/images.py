@@ -38,6 +38,13 @@ SUFFIXES = (
 )
 """Ends of the names that `find_pictures` takes for pictures, in lower case."""
 
+MOST_SCANS = 100
+"""Of a JPEG: each goes over all pixels, and honest files have about ten. libtiff has the same limit."""
+
+_SCAN, _END = b"\xff\xda", b"\xff\xd9"
+_MARKER = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")
+"""Begins a segment of a JPEG or ends it; decoders pass over other bytes between two segments."""
+
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 
@@ -90,21 +97,27 @@ def read_image(
 
         return _from_stream(io.BytesIO(fetch(source, allow_private=allow_private)), source, max_pixels)
     if isinstance(source, (str, os.PathLike)):
-        return _from_file(Path(source), max_pixels)
+        path = Path(source)
+        with _file(path) as stream:
+            return _from_stream(stream, str(path), max_pixels)
     raise ImageError(
         f"a picture of type {type(source).__name__}; expected a path, URL, bytes, PIL image, ndarray, tensor"
     )
 
 
-def encoded_size(data: bytes) -> tuple[int, int]:
-    """Give an encoded picture's width and height, pixels, as its header says; nothing is decoded.
+def encoded_size(source: bytes | str | os.PathLike[str]) -> tuple[int, int]:
+    """Give the width and height, pixels, of a file or its contents as the header says; nothing is decoded.
 
     Raises
     ------
     ImageError
-        It is no picture.
+        It is no picture, or would take absurdly long to decode.
     """
-    return _opened(io.BytesIO(data), "bytes").size
+    if isinstance(source, bytes):
+        return _opened(io.BytesIO(source), "bytes").size
+    path = Path(source)
+    with _file(path) as stream:
+        return _opened(stream, str(path)).size
 
 
 def as_inputs(x: Any) -> tuple[Iterable[Any], bool]:
@@ -146,7 +159,8 @@ def _check_size(where: str, width: int, height: int, max_pixels: int) -> None:
         )
 
 
-def _from_file(path: Path, max_pixels: int) -> NDArray[np.uint8]:
+def _file(path: Path) -> BinaryIO:
+    """Open a file, or take in what cannot be read twice, such as a pipe."""
     try:
         stream = path.open("rb")
     except FileNotFoundError as error:
@@ -155,8 +169,10 @@ def _from_file(path: Path, max_pixels: int) -> NDArray[np.uint8]:
         raise ImageError(f"{path}: a folder; expected a picture, or name the pictures in it") from error
     except (OSError, ValueError) as error:
         raise ImageError(f"{path}: cannot be read: {error}") from error
+    if stream.seekable():
+        return stream
     with stream:
-        return _from_stream(stream if stream.seekable() else io.BytesIO(stream.read()), str(path), max_pixels)
+        return io.BytesIO(stream.read())
 
 
 def _from_stream(stream: BinaryIO, where: str, max_pixels: int) -> NDArray[np.uint8]:
@@ -184,7 +200,25 @@ def _opened(stream: BinaryIO, where: str) -> Image.Image:
         start = stream.read(16)
         found = f"it starts with {start!r}" if start else "it is empty"
         raise ImageError(f"{where}: not a picture, {found}; expected {', '.join(FORMATS)}")
+    if image.format in ("JPEG", "MPO"):
+        stream.seek(0)
+        _check_scans(where, stream.read())
     return image
+
+
+def _check_scans(where: str, jpeg: bytes) -> None:
+    # Most files have few such bytes at all; in others they may stand in thumbnails, or after the end.
+    if jpeg.count(_SCAN) > MOST_SCANS and _count_scans(jpeg) > MOST_SCANS:
+        raise ImageError(f"{where}: a JPEG of more than {MOST_SCANS} scans; save it anew elsewhere")
+
+
+def _count_scans(jpeg: bytes) -> int:
+    """Count the scans that a decoder goes through."""
+    scans = place = 0
+    while (marker := _MARKER.search(jpeg, place)) and marker[0] != _END:
+        scans += marker[0] == _SCAN
+        place = marker.end() + max(2, int.from_bytes(jpeg[marker.end() : marker.end() + 2]))
+    return scans
 
 
 def _open(stream: BinaryIO) -> Image.Image | None:

@@ -14,7 +14,15 @@ import torch
 from PIL import Image
 
 from facekit.errors import ConfigError, FacekitError, ImageError
-from facekit.images import MAX_PIXELS, as_inputs, find_pictures, read_image, to_gray
+from facekit.images import (
+    MAX_PIXELS,
+    MOST_SCANS,
+    as_inputs,
+    encoded_size,
+    find_pictures,
+    read_image,
+    to_gray,
+)
 
 
 def encoded(image: Image.Image, kind: str, **options) -> bytes:
@@ -270,6 +278,39 @@ def test_too_many_pixels_are_refused_before_decoding():
             read_image(png_header(side, side))
     assert time.perf_counter() - start < 1
     assert MAX_PIXELS == 50_000_000
+
+
+@pytest.fixture(scope="module")
+def progressive(scene) -> tuple[bytes, bytes, int]:
+    """What stands before the last scan of a JPEG, that scan, and the number of those before it."""
+    data = encoded(Image.fromarray(scene[..., 0]), "JPEG", progressive=True)
+    head, mark, scan = data.removesuffix(b"\xff\xd9").rpartition(b"\xff\xda")
+    return head, mark + scan, head.count(mark)
+
+
+def jpeg_with_scans(progressive: tuple[bytes, bytes, int], count: int, between: bytes = b"") -> bytes:
+    head, scan, before = progressive
+    return head + scan + between + scan * (count - before - 1) + b"\xff\xd9"
+
+
+@pytest.mark.parametrize("between", [b"", b"\xff\xff", b"\0\xff\0\xff\xd0\xff\x01", b"\xff\x02\xff\xff"])
+def test_a_jpeg_that_goes_over_its_pixels_again_and_again_is_refused(progressive, tmp_path, between):
+    data = jpeg_with_scans(progressive, MOST_SCANS + 1, between)
+    path = tmp_path / "a.jpg"
+    path.write_bytes(data)
+    for source in (data, path):
+        for look in (read_image, encoded_size):
+            with pytest.raises(ImageError, match="more than 100 scans; save it anew"):
+                look(source)
+    assert read_image(jpeg_with_scans(progressive, MOST_SCANS)).shape == (60, 90, 3)
+
+
+def test_scans_of_thumbnails_and_of_what_follows_a_jpeg_do_not_count(progressive):
+    scans = b"\xff\xda" * 200
+    data = jpeg_with_scans(progressive, 10)
+    comment = b"\xff\xfe" + struct.pack(">H", len(scans) + 2) + scans
+    assert_alike(read_image(data[:2] + comment + data[2:] + scans), read_image(data))
+    assert encoded_size(data[:2] + comment + data[2:] + scans) == (90, 60)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP"])
