@@ -6,6 +6,7 @@ import csv
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facekit.data.samples import Dataset, Skipped, known_split
-from facekit.errors import DatasetError
+from facekit.errors import DatasetError, ImageError
 from facekit.images import SUFFIXES as PICTURES
-from facekit.images import read_image
+from facekit.images import encoded_size, read_image
 
 _FACE_OF_PHOTO = re.compile(r"(.*\d)_\d{1,2}")
 
@@ -153,18 +154,12 @@ def load_file(root: Path, sources: NDArray[Any], place: int) -> NDArray[np.uint8
 def sampled_sizes(root: Path, sources: NDArray[Any]) -> NDArray[np.int64]:
     """Give the sizes (n, 2) of a few pictures, evenly spread: width and height, pixels.
 
-    Only their headers are read; unreadable ones are left out, as loading them will say why.
+    Nothing is decoded; unreadable ones are left out, as loading them will say why.
     """
-    from PIL import Image
-
-    faults = (OSError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning)
     sizes = []
     for source in sources[:: max(1, len(sources) // 64)]:
-        try:
-            with Image.open(root / source) as picture:
-                sizes.append(picture.size)
-        except faults:
-            continue
+        with suppress(ImageError):
+            sizes.append(encoded_size(root / source))
     return np.array(sizes, np.int64).reshape(-1, 2)
 
 
