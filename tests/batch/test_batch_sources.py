@@ -164,6 +164,45 @@ def test_a_broken_zip_or_parquet_file_is_one_error_and_a_broken_member_another(t
         assert (name, type(error)) == (str(broken), ImageError)
 
 
+def test_a_broken_lzma_member_and_a_name_that_is_no_text_do_not_end_the_run(tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+        for name in ("a.jpg", "b.jpg"):
+            archive.writestr(name, os.urandom(4000))
+    data = bytearray(path.read_bytes())
+    data[2000:2100] = bytes(byte ^ 0xFF for byte in data[2000:2100])
+    path.write_bytes(data)
+    (_, first), (_, second) = found(path)
+    assert "cannot be unpacked" in str(first)
+    assert len(second) == 4000
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("é.jpg", b"x")
+    path.write_bytes(path.read_bytes().replace("é".encode(), b"\xff\xfe"))
+    ((name, error),) = found(path)
+    assert name == str(path)
+    assert "get the archive anew" in str(error)
+
+
+def test_a_damaged_row_group_fails_alone(tmp_path):
+    random = [os.urandom(3000) for _ in range(11)]
+    path = write_parquet(tmp_path / "a.parquet", bytes=random)
+    data = bytearray(path.read_bytes())
+    data[4:60] = bytes(56)  # the first page's header
+    path.write_bytes(data)
+    read = found(path)
+    assert [name for name, _ in read] == [f"{path}/{row}" for row in range(11)]
+    assert all("row group 0 is damaged" in str(source) for _, source in read[:6])
+    assert [source for _, source in read[6:]] == random[6:]
+
+
+def test_a_path_that_is_no_text_is_an_error_in_its_place(tmp_path):
+    path = write_parquet(tmp_path / "a.parquet", path=["a.jpg", "QQQ", "b.jpg"])
+    path.write_bytes(path.read_bytes().replace(b"QQQ", b"\xff\xfe\xfd"))
+    read = found(path)
+    assert [type(source) for _, source in read] == [str, ImageError, str]
+    assert "not text" in str(read[1][1])
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [
