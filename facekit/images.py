@@ -36,7 +36,7 @@ SUFFIXES = (
     ".pgm",
     ".avif",
 )
-"""Ends of the names that `find_pictures` takes for pictures, in lower case."""
+"""Ends of the names of pictures, in lower case."""
 
 MOST_SCANS = 100
 """Of a JPEG: each goes over all pixels, and honest files have about ten. libtiff has the same limit."""
@@ -132,14 +132,17 @@ def as_inputs(x: Any) -> tuple[Iterable[Any], bool]:
     return [x], True
 
 
+def names_below(folder: str | os.PathLike[str], suffixes: Iterable[str] = SUFFIXES) -> Iterator[str]:
+    """Give the files of a folder and its subfolders whose names end so, as relative paths in their order.
+
+    Hidden files and folders are left out. Links to folders are followed, but not to a folder that holds them.
+    """
+    yield from _names_below(Path(folder), tuple(suffixes), ())
+
+
 def find_pictures(folder: str | os.PathLike[str]) -> list[Path]:
-    """Give the files of a folder and its subfolders that are named like pictures, sorted."""
-    return sorted(
-        Path(place, name)
-        for place, _, names in os.walk(folder)
-        for name in names
-        if name.lower().endswith(SUFFIXES)
-    )
+    """Give the files of a folder and its subfolders that are named like pictures; see names_below."""
+    return [Path(folder, name) for name in names_below(folder)]
 
 
 def to_gray(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -147,6 +150,27 @@ def to_gray(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     import cv2
 
     return image if image.ndim == 2 else _converted(image, cv2.COLOR_RGB2GRAY)
+
+
+def _names_below(folder: Path, suffixes: tuple[str, ...], above: tuple[Path, ...]) -> Iterator[str]:
+    place = folder.resolve()
+    if place in above:
+        return
+    with os.scandir(folder) as found:
+        entries = sorted((entry.name, _is_folder(entry)) for entry in found if not entry.name.startswith("."))
+    for name, is_folder in entries:
+        if is_folder:
+            for below in _names_below(folder / name, suffixes, (*above, place)):
+                yield f"{name}/{below}"
+        elif name.lower().endswith(suffixes):
+            yield name
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def _check_size(where: str, width: int, height: int, max_pixels: int) -> None:

@@ -20,6 +20,7 @@ from facekit.images import (
     as_inputs,
     encoded_size,
     find_pictures,
+    names_below,
     read_image,
     to_gray,
 )
@@ -372,6 +373,26 @@ def test_pictures_in_a_folder_are_found_sorted_and_only_they(tmp_path):
     found = [path.relative_to(tmp_path).as_posix() for path in find_pictures(tmp_path)]
     assert found == ["a/b/x.webp", "a/z.PNG", "b.jpg", "c.jpeg", "e.tiff"]
     assert find_pictures(str(tmp_path / "a" / "b")) == [tmp_path / "a" / "b" / "x.webp"]
+
+
+def test_hidden_files_are_left_out_and_links_followed_but_not_in_a_circle(tmp_path):
+    for name in ("album/b.jpg", "album/._b.jpg", "album/.thumbnails/b.jpg", "album/sub/a.png", "other/c.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    album = tmp_path / "album"
+    for link, target in {
+        "album/sub/up": album,
+        "album/other": tmp_path / "other",
+        "other/back": album,
+        "album/d.jpg": tmp_path / "other" / "c.jpg",
+        "album/self": album / "self",
+    }.items():
+        (tmp_path / link).symlink_to(target)
+    names = ["b.jpg", "d.jpg", "other/c.jpg", "sub/a.png"]
+    assert list(names_below(album)) == names
+    assert find_pictures(album) == [album / name for name in names]
+    (tmp_path / ".hidden").symlink_to(album)
+    assert list(names_below(tmp_path / ".hidden", [".png"])) == ["sub/a.png"]
 
 
 def test_gray_is_luma_and_gray_stays_gray(scene):

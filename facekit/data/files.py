@@ -1,4 +1,4 @@
-"""What readers share: listing pictures, reading label files, and gathering rows into a Dataset."""
+"""What readers share: listing folders, reading label files, and gathering rows into a Dataset."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 
 from facekit.data.samples import Dataset, Skipped, known_split
 from facekit.errors import DatasetError, ImageError
-from facekit.images import SUFFIXES as PICTURES
 from facekit.images import encoded_size, read_image
 
 _FACE_OF_PHOTO = re.compile(r"(.*\d)_\d{1,2}")
@@ -27,19 +26,6 @@ NO_POINTS = np.full((15, 2), np.nan, np.float32)
 
 FAR = 1e6
 """Pixels: coordinates beyond it are no place in a picture."""
-
-
-def walk(folder: Path, suffixes: Iterable[str] = PICTURES) -> Iterator[str]:
-    """Give the files below a folder as relative paths, sorted level by level, without hidden ones."""
-    suffixes = tuple(suffixes)
-    with os.scandir(folder) as found:
-        entries = sorted((e for e in found if not e.name.startswith(".")), key=lambda entry: entry.name)
-    for entry in entries:
-        if entry.is_dir():
-            for below in walk(Path(entry.path), suffixes):
-                yield f"{entry.name}/{below}"
-        elif entry.name.lower().endswith(suffixes):
-            yield entry.name
 
 
 def folders(folder: Path) -> list[Path]:

@@ -109,10 +109,10 @@ def test_a_cell_without_a_picture_is_an_error_in_its_place(tmp_path):
 
 
 def test_folders_are_read_in_order_without_hidden_files_and_others(tmp_path):
-    for name in ("b.jpg", "a.PNG", "sub/c.webp", "sub/deep/d.jpg", ".e.jpg", ".git/f.jpg", "notes.txt"):
+    for name in ("t.jpg", "a.PNG", "sub/c.webp", "sub/deep/d.jpg", ".e.jpg", ".git/f.jpg", "notes.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    names = ["a.PNG", "b.jpg", "sub/c.webp", "sub/deep/d.jpg"]
+    names = ["a.PNG", "sub/c.webp", "sub/deep/d.jpg", "t.jpg"]
     assert found(tmp_path, size=3) == [(f"{tmp_path}/{name}",) * 2 for name in names]
     assert not is_picture("a/.hidden.jpg")
 

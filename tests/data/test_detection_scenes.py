@@ -48,6 +48,12 @@ def test_labels_are_read_with_their_pictures(tmp_path: Path) -> None:
     assert scenes.boxes[0, 0].tolist() == [1, 2, 31, 42]
 
 
+def test_hidden_files_are_no_scenes(tmp_path: Path) -> None:
+    _write(tmp_path, ["a/1.png"], "a/1.png,1,2,31,42,0.9\n")
+    (tmp_path / "a" / "._1.png").write_bytes(b"\0\5\x16\7Mac OS X")  # as macOS writes them beside pictures
+    assert len(load_scenes(read_labels([tmp_path]), CPU)) == 1
+
+
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
