@@ -68,6 +68,13 @@ def test_a_bad_line_is_named(tmp_path: Path, lines: str, message: str) -> None:
         read_labels([tmp_path])
 
 
+def test_a_line_that_ends_before_the_picture_is_named(tmp_path: Path) -> None:
+    _write(tmp_path, ["a.png"], "")
+    (tmp_path / "faces.csv").write_text("x0,y0,x1,y1,score,image\n1,2,3,4,1,a.png\n1,2,3\n")
+    with pytest.raises(DatasetError, match=r"row 1: no picture '' in the folder"):
+        read_labels([tmp_path])
+
+
 def test_a_folder_without_labels_says_how_to_make_them(tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match="label_scenes"):
         read_labels([tmp_path])
