@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 from facekit.errors import ConfigError
 from facekit.writing import placed
 
+LONGEST_STILL = 60.0
+"""Seconds for which one picture may stand."""
+
 log = logging.getLogger(__name__)
 
 WriteFrame = Callable[[NDArray[np.uint8], float], None]
@@ -27,8 +30,9 @@ def written_video(path: Path, rate: float, sound_from: Path | None = None) -> It
     """Write an MP4 file that appears at its place when the block ends well.
 
     The file has a constant rate: a picture is repeated until it is the next one's time, and left out where
-    two fall on one place, so that it stays in step with the sound whatever the times are. Without a picture
-    there is no file.
+    two fall on one place, so that it stays in step with the sound whatever the times are. Only a leap by more
+    than LONGEST_STILL is shortened to that, as damaged times would fill the disk; what follows then comes too
+    early. Without a picture there is no file.
 
     Parameters
     ----------
@@ -66,6 +70,7 @@ class _ConstantRate:
         self._writer: Any = None
         self._size = (0, 0)
         self._last: NDArray[np.uint8] | None = None
+        self._time = self._left_out = 0.0
 
     def write(self, image: NDArray[np.uint8], time: float) -> None:
         import cv2
@@ -82,7 +87,11 @@ class _ConstantRate:
         picture = np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), np.uint8)
         if (picture.shape[1], picture.shape[0]) != self._size:  # streams may change their size
             picture = np.asarray(cv2.resize(picture, self._size, interpolation=cv2.INTER_AREA), np.uint8)
-        place = int(time * self._rate + 0.5)
+        leap, self._time = time - self._time, time
+        if leap > LONGEST_STILL:
+            log.warning("the times leap by %.0f s; %.0f s of that are written", leap, LONGEST_STILL)
+            self._left_out += leap - LONGEST_STILL
+        place = int((time - self._left_out) * self._rate + 0.5)
         while self.count < place:
             self._put(picture if self._last is None else self._last)
         if self.count == place:

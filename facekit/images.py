@@ -36,7 +36,14 @@ SUFFIXES = (
     ".pgm",
     ".avif",
 )
-"""Ends of the names that `find_pictures` takes for pictures, in lower case."""
+"""Ends of the names of pictures, in lower case."""
+
+MOST_SCANS = 100
+"""Of a JPEG: each goes over all pixels, and honest files have about ten. libtiff has the same limit."""
+
+_SCAN, _END = b"\xff\xda", b"\xff\xd9"
+_MARKER = re.compile(rb"\xff[\xc0-\xcf\xd9-\xfe]")
+"""Begins a segment of a JPEG or ends it; decoders pass over other bytes between two segments."""
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
@@ -90,21 +97,27 @@ def read_image(
 
         return _from_stream(io.BytesIO(fetch(source, allow_private=allow_private)), source, max_pixels)
     if isinstance(source, (str, os.PathLike)):
-        return _from_file(Path(source), max_pixels)
+        path = Path(source)
+        with _file(path) as stream:
+            return _from_stream(stream, str(path), max_pixels)
     raise ImageError(
         f"a picture of type {type(source).__name__}; expected a path, URL, bytes, PIL image, ndarray, tensor"
     )
 
 
-def encoded_size(data: bytes) -> tuple[int, int]:
-    """Give an encoded picture's width and height, pixels, as its header says; nothing is decoded.
+def encoded_size(source: bytes | str | os.PathLike[str]) -> tuple[int, int]:
+    """Give the width and height, pixels, of a file or its contents as the header says; nothing is decoded.
 
     Raises
     ------
     ImageError
-        It is no picture.
+        It is no picture, or would take absurdly long to decode.
     """
-    return _opened(io.BytesIO(data), "bytes").size
+    if isinstance(source, bytes):
+        return _opened(io.BytesIO(source), "bytes").size
+    path = Path(source)
+    with _file(path) as stream:
+        return _opened(stream, str(path)).size
 
 
 def as_inputs(x: Any) -> tuple[Iterable[Any], bool]:
@@ -119,14 +132,17 @@ def as_inputs(x: Any) -> tuple[Iterable[Any], bool]:
     return [x], True
 
 
+def names_below(folder: str | os.PathLike[str], suffixes: Iterable[str] = SUFFIXES) -> Iterator[str]:
+    """Give the files of a folder and its subfolders whose names end so, as relative paths in their order.
+
+    Hidden files and folders are left out. Links to folders are followed, but not to a folder that holds them.
+    """
+    yield from _names_below(Path(folder), tuple(suffixes), ())
+
+
 def find_pictures(folder: str | os.PathLike[str]) -> list[Path]:
-    """Give the files of a folder and its subfolders that are named like pictures, sorted."""
-    return sorted(
-        Path(place, name)
-        for place, _, names in os.walk(folder)
-        for name in names
-        if name.lower().endswith(SUFFIXES)
-    )
+    """Give the files of a folder and its subfolders that are named like pictures; see names_below."""
+    return [Path(folder, name) for name in names_below(folder)]
 
 
 def to_gray(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -134,6 +150,27 @@ def to_gray(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     import cv2
 
     return image if image.ndim == 2 else _converted(image, cv2.COLOR_RGB2GRAY)
+
+
+def _names_below(folder: Path, suffixes: tuple[str, ...], above: tuple[Path, ...]) -> Iterator[str]:
+    place = folder.resolve()
+    if place in above:
+        return
+    with os.scandir(folder) as found:
+        entries = sorted((entry.name, _is_folder(entry)) for entry in found if not entry.name.startswith("."))
+    for name, is_folder in entries:
+        if is_folder:
+            for below in _names_below(folder / name, suffixes, (*above, place)):
+                yield f"{name}/{below}"
+        elif name.lower().endswith(suffixes):
+            yield name
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
 
 
 def _check_size(where: str, width: int, height: int, max_pixels: int) -> None:
@@ -146,7 +183,8 @@ def _check_size(where: str, width: int, height: int, max_pixels: int) -> None:
         )
 
 
-def _from_file(path: Path, max_pixels: int) -> NDArray[np.uint8]:
+def _file(path: Path) -> BinaryIO:
+    """Open a file, or take in what cannot be read twice, such as a pipe."""
     try:
         stream = path.open("rb")
     except FileNotFoundError as error:
@@ -155,8 +193,10 @@ def _from_file(path: Path, max_pixels: int) -> NDArray[np.uint8]:
         raise ImageError(f"{path}: a folder; expected a picture, or name the pictures in it") from error
     except (OSError, ValueError) as error:
         raise ImageError(f"{path}: cannot be read: {error}") from error
+    if stream.seekable():
+        return stream
     with stream:
-        return _from_stream(stream if stream.seekable() else io.BytesIO(stream.read()), str(path), max_pixels)
+        return io.BytesIO(stream.read())
 
 
 def _from_stream(stream: BinaryIO, where: str, max_pixels: int) -> NDArray[np.uint8]:
@@ -184,7 +224,25 @@ def _opened(stream: BinaryIO, where: str) -> Image.Image:
         start = stream.read(16)
         found = f"it starts with {start!r}" if start else "it is empty"
         raise ImageError(f"{where}: not a picture, {found}; expected {', '.join(FORMATS)}")
+    if image.format in ("JPEG", "MPO"):
+        stream.seek(0)
+        _check_scans(where, stream.read())
     return image
+
+
+def _check_scans(where: str, jpeg: bytes) -> None:
+    # Most files have few such bytes at all; in others they may stand in thumbnails, or after the end.
+    if jpeg.count(_SCAN) > MOST_SCANS and _count_scans(jpeg) > MOST_SCANS:
+        raise ImageError(f"{where}: a JPEG of more than {MOST_SCANS} scans; save it anew elsewhere")
+
+
+def _count_scans(jpeg: bytes) -> int:
+    """Count the scans that a decoder goes through."""
+    scans = place = 0
+    while (marker := _MARKER.search(jpeg, place)) and marker[0] != _END:
+        scans += marker[0] == _SCAN
+        place = marker.end() + max(2, int.from_bytes(jpeg[marker.end() : marker.end() + 2]))
+    return scans
 
 
 def _open(stream: BinaryIO) -> Image.Image | None:

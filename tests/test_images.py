@@ -14,7 +14,16 @@ import torch
 from PIL import Image
 
 from facekit.errors import ConfigError, FacekitError, ImageError
-from facekit.images import MAX_PIXELS, as_inputs, find_pictures, read_image, to_gray
+from facekit.images import (
+    MAX_PIXELS,
+    MOST_SCANS,
+    as_inputs,
+    encoded_size,
+    find_pictures,
+    names_below,
+    read_image,
+    to_gray,
+)
 
 
 def encoded(image: Image.Image, kind: str, **options) -> bytes:
@@ -272,6 +281,39 @@ def test_too_many_pixels_are_refused_before_decoding():
     assert MAX_PIXELS == 50_000_000
 
 
+@pytest.fixture(scope="module")
+def progressive(scene) -> tuple[bytes, bytes, int]:
+    """What stands before the last scan of a JPEG, that scan, and the number of those before it."""
+    data = encoded(Image.fromarray(scene[..., 0]), "JPEG", progressive=True)
+    head, mark, scan = data.removesuffix(b"\xff\xd9").rpartition(b"\xff\xda")
+    return head, mark + scan, head.count(mark)
+
+
+def jpeg_with_scans(progressive: tuple[bytes, bytes, int], count: int, between: bytes = b"") -> bytes:
+    head, scan, before = progressive
+    return head + scan + between + scan * (count - before - 1) + b"\xff\xd9"
+
+
+@pytest.mark.parametrize("between", [b"", b"\xff\xff", b"\0\xff\0\xff\xd0\xff\x01", b"\xff\x02\xff\xff"])
+def test_a_jpeg_that_goes_over_its_pixels_again_and_again_is_refused(progressive, tmp_path, between):
+    data = jpeg_with_scans(progressive, MOST_SCANS + 1, between)
+    path = tmp_path / "a.jpg"
+    path.write_bytes(data)
+    for source in (data, path):
+        for look in (read_image, encoded_size):
+            with pytest.raises(ImageError, match="more than 100 scans; save it anew"):
+                look(source)
+    assert read_image(jpeg_with_scans(progressive, MOST_SCANS)).shape == (60, 90, 3)
+
+
+def test_scans_of_thumbnails_and_of_what_follows_a_jpeg_do_not_count(progressive):
+    scans = b"\xff\xda" * 200
+    data = jpeg_with_scans(progressive, 10)
+    comment = b"\xff\xfe" + struct.pack(">H", len(scans) + 2) + scans
+    assert_alike(read_image(data[:2] + comment + data[2:] + scans), read_image(data))
+    assert encoded_size(data[:2] + comment + data[2:] + scans) == (90, 60)
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP"])
 def test_the_limit_is_the_callers_and_not_pillows(scene, monkeypatch, kind):
     data = encoded(Image.fromarray(scene), kind)
@@ -331,6 +373,26 @@ def test_pictures_in_a_folder_are_found_sorted_and_only_they(tmp_path):
     found = [path.relative_to(tmp_path).as_posix() for path in find_pictures(tmp_path)]
     assert found == ["a/b/x.webp", "a/z.PNG", "b.jpg", "c.jpeg", "e.tiff"]
     assert find_pictures(str(tmp_path / "a" / "b")) == [tmp_path / "a" / "b" / "x.webp"]
+
+
+def test_hidden_files_are_left_out_and_links_followed_but_not_in_a_circle(tmp_path):
+    for name in ("album/b.jpg", "album/._b.jpg", "album/.thumbnails/b.jpg", "album/sub/a.png", "other/c.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    album = tmp_path / "album"
+    for link, target in {
+        "album/sub/up": album,
+        "album/other": tmp_path / "other",
+        "other/back": album,
+        "album/d.jpg": tmp_path / "other" / "c.jpg",
+        "album/self": album / "self",
+    }.items():
+        (tmp_path / link).symlink_to(target)
+    names = ["b.jpg", "d.jpg", "other/c.jpg", "sub/a.png"]
+    assert list(names_below(album)) == names
+    assert find_pictures(album) == [album / name for name in names]
+    (tmp_path / ".hidden").symlink_to(album)
+    assert list(names_below(tmp_path / ".hidden", [".png"])) == ["sub/a.png"]
 
 
 def test_gray_is_luma_and_gray_stays_gray(scene):

@@ -368,6 +368,16 @@ def test_writing_keeps_time_and_is_atomic(tmp_path, gray_frames):
     assert [path.name for path in target.parent.iterdir()] == ["a.mp4"]
 
 
+def test_a_leap_of_damaged_times_is_shortened(tmp_path, gray_frames, caplog):
+    with written_video(tmp_path / "a.mp4", 2) as write:
+        for picture, time in zip(gray_frames, (0.0, 0.5, 2000.5, 2001, 2060), strict=False):
+            write(picture, time)
+    frames = [frame.image.astype(int) for frame in Video(tmp_path / "a.mp4").frames()]
+    assert len(frames) == 2 * (0.5 + 60 + 0.5 + 59) + 1
+    assert "leap by 2000 s; 60 s of that are written" in caplog.text
+    assert np.abs(frames[120] - frames[1]).mean() < 8 < np.abs(frames[121] - frames[120]).mean()
+
+
 def test_a_failed_or_empty_video_leaves_what_was_there(tmp_path, gray_frames):
     target = tmp_path / "a.mp4"
     target.write_text("old")

@@ -125,7 +125,7 @@ def expand(given: str) -> Iterator[Input]:
     if given == "-":
         yield Input(given, sys.stdin.buffer.read(), PurePath("stdin"))
     elif "://" in given:
-        yield Input(given, given, PurePath(PurePath(urlsplit(given).path).name or "url"))
+        yield Input(given, given, PurePath(_last_part(given) or "url"))
     elif Path(given).is_dir():
         below = [path.relative_to(given) for path in find_pictures(given)]
         if not below:
@@ -141,6 +141,13 @@ def expand(given: str) -> Iterator[Input]:
             yield from expand(match)
     else:
         yield Input(given, given, PurePath(PurePath(given).name))
+
+
+def _last_part(url: str) -> str:
+    try:
+        return PurePath(urlsplit(url).path).name
+    except ValueError:  # fetching it will say why
+        return ""
 
 
 def analyse(analyzer: FaceAnalyzer, inputs: Sequence[Input]) -> Iterator[Faces]:

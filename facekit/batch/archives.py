@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Iterator
 from functools import lru_cache
 
@@ -16,14 +15,6 @@ MOST_BYTES = 1 << 28
 """A packed picture that says it is larger is not unpacked: 50 million pixels as they are would be less."""
 
 TAR_BLOCK = 512
-
-_FAULTS = (
-    zipfile.BadZipFile,
-    zlib.error,
-    EOFError,
-    OSError,
-    RuntimeError,  # encrypted, or compressed in a way that zipfile does not know
-)
 
 
 def tar_chunks(path: str, size: int) -> Iterator[Chunk]:
@@ -54,7 +45,7 @@ def zip_chunks(path: str, size: int) -> Iterator[Chunk]:
     stamp = stamp_of(path)
     try:
         entries = _zip_pictures(path, stamp)[1]
-    except _FAULTS as error:
+    except Exception as error:  # zipfile raises whatever broken data lead it to
         yield _broken(path, str(error))
         return
     for first, _, count in runs(range(len(entries)), size):
@@ -101,7 +92,7 @@ def _unzipped(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Source:
         return _too_large(entry.file_size)
     try:
         return archive.read(entry)
-    except _FAULTS as error:
+    except Exception as error:  # as above, and what the decompressors raise
         return ImageError(f"cannot be unpacked: {error}")
 
 

@@ -102,12 +102,13 @@ def read_plan(folder: Path, settings: dict[str, Any]) -> Plan | None:
 
 def _parts(chunks: Iterable[Chunk], size: int) -> Iterator[Part]:
     gathered: list[Chunk] = []
-    number = 0
+    number = pictures = 0
     for chunk in chunks:
         gathered.append(chunk)
-        if sum(one.count for one in gathered) >= size:
+        pictures += chunk.count
+        if pictures >= size:
             yield Part(number, tuple(gathered))
-            gathered, number = [], number + 1
+            gathered, number, pictures = [], number + 1, 0
     if gathered:
         yield Part(number, tuple(gathered))
 

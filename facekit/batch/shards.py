@@ -127,7 +127,7 @@ class Shards:
         """Count what a shard holds; None where it is damaged."""
         try:
             rows = read_rows(path)
-        except ValueError:
+        except (ValueError, OSError):
             return None
         failed = sum(row["error"] is not None for row in rows)
         faces = sum(len(row["faces"]) for row in rows)
@@ -139,7 +139,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
     Raises
     ------
-    ValueError
+    ValueError, OSError
         It is damaged.
     """
     if path.suffix == ".parquet":

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from facekit.batch.archives import read_tar, read_zip, tar_chunks, zip_chunks
-from facekit.batch.chunks import Chunk, Source, is_picture
+from facekit.batch.chunks import Chunk, Source
 from facekit.batch.tables import (
     csv_chunks,
     joined,
@@ -21,6 +21,7 @@ from facekit.batch.tables import (
     read_parquet,
 )
 from facekit.errors import ConfigError, ImageError
+from facekit.images import names_below
 
 LISTS, TABLES = (".txt", ".lst", ".list"), (".csv", ".tsv")
 COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
@@ -115,25 +116,12 @@ def _container(
 
 
 def _folder_chunks(folder: str, size: int) -> Iterator[Chunk]:
-    pictures, empty = _pictures_below(folder, ""), True
+    pictures, empty = names_below(folder), True
     while names := tuple(islice(pictures, size)):
         empty = False
         yield Chunk("files", folder, len(names), names=names)
     if empty:
         raise ConfigError(f"{folder}: no pictures in this folder; name archives and tables by a glob")
-
-
-def _pictures_below(root: str, folder: str) -> Iterator[str]:
-    """Give the pictures of a folder and its subfolders, sorted folder by folder, as paths below the root."""
-    with os.scandir(os.path.join(root, folder)) as found:  # noqa: PTH118  (a folder may hold millions)
-        entries = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in found)
-    for name, is_folder in entries:
-        place = f"{folder}/{name}" if folder else name
-        if not is_folder and is_picture(name):
-            yield place
-    for name, is_folder in entries:
-        if is_folder and not name.startswith("."):
-            yield from _pictures_below(root, f"{folder}/{name}" if folder else name)
 
 
 def _read_files(chunk: Chunk) -> Iterator[tuple[str, Source]]:

@@ -98,9 +98,16 @@ def parquet_chunks(path: str, size: int, most: int, column: str | None, root: st
 def read_parquet(chunk: Chunk) -> Iterator[tuple[str, Source]]:
     """Give name and source of a chunk's pictures."""
     check_unchanged(chunk)
-    before, cells = _row_group(chunk.path, chunk.stamp, chunk.start, chunk.column)
-    for row in range(chunk.first, chunk.first + chunk.count):
-        yield _cell(chunk, row, cells[row - before].as_py())
+    arrow, _ = import_pyarrow()
+    rows = range(chunk.first, chunk.first + chunk.count)
+    try:
+        before, cells = _row_group(chunk.path, chunk.stamp, chunk.start, chunk.column)
+    except (arrow.ArrowException, OSError) as error:
+        fault = ImageError(f"row group {chunk.start} is damaged: {error}; get the file anew")
+        yield from (_cell(chunk, row, fault) for row in rows)
+        return
+    for row in rows:
+        yield _cell(chunk, row, _value(cells[row - before]))
 
 
 def joined(root: str, path: str) -> str:
@@ -122,6 +129,13 @@ def _cell(chunk: Chunk, row: int, value: Any) -> tuple[str, Source]:
     expected = "expected a path or a picture"
     found = "nothing" if not value else f"a value of type {type(value).__name__}"
     return name, ImageError(f"column {chunk.column!r} holds {found}; {expected}")
+
+
+def _value(cell: Any) -> Any:
+    try:
+        return cell.as_py()
+    except UnicodeDecodeError as error:
+        return ImageError(f"not text: {error}")
 
 
 def _from_base64(cell: str) -> Source:

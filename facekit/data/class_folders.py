@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from facekit.data.files import Collector, folders, sampled_sizes, walk
+from facekit.data.files import Collector, folders, sampled_sizes
 from facekit.data.samples import Dataset, known_split
 from facekit.errors import DatasetError, ImageError
+from facekit.images import names_below
 from facekit.schema import FERPLUS, canonical_expression
 
 LAYOUT = """\
@@ -56,7 +57,7 @@ def read(path: Path, *, fer2013: bool = True) -> Dataset:
     own_split = known_split(base.resolve().name)
     prefix = "" if base == path else f"{base.relative_to(path).as_posix()}/"
     found = Collector(path)
-    for row, name in enumerate(walk(base)):
+    for row, name in enumerate(names_below(base)):
         *above, file = name.split("/")
         split = known_split(above.pop(0)) if by_split and above else own_split
         if not above or (by_split and split is None):
@@ -73,7 +74,7 @@ def read(path: Path, *, fer2013: bool = True) -> Dataset:
 
 def first_stem(path: Path) -> str:
     """Give the name, up to the suffix, of the first picture in class folders; "" where there is none."""
-    first = next(walk(class_base(path)), "") if matches(path) else ""
+    first = next(names_below(class_base(path)), "") if matches(path) else ""
     return Path(first).stem
 
 

@@ -74,10 +74,11 @@ def read_labels(folders: Sequence[Path]) -> Labels:
         labels: dict[Path, list[list[float]]] = {path: [] for path in pictures}
         for row, cells in read_rows(folder / FACES, ("image", *COLUMNS)):
             where = f"{folder / FACES}, row {row}"
-            if folder / cells["image"] not in labels:
-                raise DatasetError(f"{where}: no picture {cells['image']!r} in the folder")
+            name = cells.get("image", "")
+            if folder / name not in labels:
+                raise DatasetError(f"{where}: no picture {name!r} in the folder")
             try:
-                labels[folder / cells["image"]].append([float(cells[column]) for column in COLUMNS])
+                labels[folder / name].append([float(cells[column]) for column in COLUMNS])
             except (KeyError, ValueError) as error:
                 raise DatasetError(f"{where}: expected numbers {', '.join(COLUMNS)}: {error}") from error
         paths += pictures

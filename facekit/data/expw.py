@@ -13,8 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from facekit.data import class_folders
-from facekit.data.files import Collector, same_named, strings, walk
+from facekit.data.files import Collector, same_named, strings
 from facekit.data.samples import Dataset
+from facekit.images import names_below
 from facekit.schema import EXPRESSIONS
 
 LAYOUT = """\
@@ -63,7 +64,7 @@ def _read_list(path: Path, listed: Path) -> Dataset:
     base = listed.parent.parent if listed.parent.name == "label" else listed.parent
     places = (base / "image" / "origin", base / "origin", base / "image", base)
     folder = next(place for place in places if place.is_dir())
-    there = set(walk(folder))
+    there = set(names_below(folder))
     found = Collector(folder)
     with listed.open(encoding="utf-8", errors="replace") as lines:
         for row, words in enumerate(map(str.split, lines)):

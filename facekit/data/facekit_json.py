@@ -86,7 +86,7 @@ def _entries(path: Path) -> Iterator[Any]:
     """Give the members of a JSON list, a lone object, or a .jsonl file's lines, None for a broken one."""
     with path.open(encoding="utf-8", errors="replace") as file:
         if path.suffix.lower() == ".jsonl":
-            for line in file:
+            for line in filter(str.strip, file):
                 try:
                     yield json.loads(line)
                 except json.JSONDecodeError:

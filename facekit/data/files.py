@@ -1,4 +1,4 @@
-"""What readers share: listing pictures, reading label files, and gathering rows into a Dataset."""
+"""What readers share: listing folders, reading label files, and gathering rows into a Dataset."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import csv
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,9 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facekit.data.samples import Dataset, Skipped, known_split
-from facekit.errors import DatasetError
-from facekit.images import SUFFIXES as PICTURES
-from facekit.images import read_image
+from facekit.errors import DatasetError, ImageError
+from facekit.images import encoded_size, read_image
 
 _FACE_OF_PHOTO = re.compile(r"(.*\d)_\d{1,2}")
 
@@ -26,19 +26,6 @@ NO_POINTS = np.full((15, 2), np.nan, np.float32)
 
 FAR = 1e6
 """Pixels: coordinates beyond it are no place in a picture."""
-
-
-def walk(folder: Path, suffixes: Iterable[str] = PICTURES) -> Iterator[str]:
-    """Give the files below a folder as relative paths, sorted level by level, without hidden ones."""
-    suffixes = tuple(suffixes)
-    with os.scandir(folder) as found:
-        entries = sorted((e for e in found if not e.name.startswith(".")), key=lambda entry: entry.name)
-    for entry in entries:
-        if entry.is_dir():
-            for below in walk(Path(entry.path), suffixes):
-                yield f"{entry.name}/{below}"
-        elif entry.name.lower().endswith(suffixes):
-            yield entry.name
 
 
 def folders(folder: Path) -> list[Path]:
@@ -153,18 +140,12 @@ def load_file(root: Path, sources: NDArray[Any], place: int) -> NDArray[np.uint8
 def sampled_sizes(root: Path, sources: NDArray[Any]) -> NDArray[np.int64]:
     """Give the sizes (n, 2) of a few pictures, evenly spread: width and height, pixels.
 
-    Only their headers are read; unreadable ones are left out, as loading them will say why.
+    Nothing is decoded; unreadable ones are left out, as loading them will say why.
     """
-    from PIL import Image
-
-    faults = (OSError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning)
     sizes = []
     for source in sources[:: max(1, len(sources) // 64)]:
-        try:
-            with Image.open(root / source) as picture:
-                sizes.append(picture.size)
-        except faults:
-            continue
+        with suppress(ImageError):
+            sizes.append(encoded_size(root / source))
     return np.array(sizes, np.int64).reshape(-1, 2)
 
 

@@ -10,9 +10,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from facekit.data.files import Collector, walk
+from facekit.data.files import Collector
 from facekit.data.samples import Dataset
 from facekit.errors import DatasetError
+from facekit.images import names_below
 from facekit.schema import canonical_expression
 
 LAYOUT = """\
@@ -23,7 +24,7 @@ _NAME = re.compile(r"([A-Z]{2})\.(AN|DI|FE|HA|NE|SA|SU)\d+\.\d+")
 
 def matches(path: Path) -> bool:
     """Say whether a folder holds pictures with JAFFE's names."""
-    return path.is_dir() and bool(_NAME.fullmatch(Path(next(walk(path), "")).stem))
+    return path.is_dir() and bool(_NAME.fullmatch(Path(next(names_below(path), "")).stem))
 
 
 def read(path: Path) -> Dataset:
@@ -37,7 +38,7 @@ def read(path: Path) -> Dataset:
     if not path.is_dir():
         raise DatasetError(f"{path}: expected a folder of pictures named like KA.AN1.39.tiff")
     found = Collector(path)
-    for row, source in enumerate(walk(path)):
+    for row, source in enumerate(names_below(path)):
         parts = _NAME.fullmatch(Path(source).stem)
         if parts:
             found.add(row, source, label=canonical_expression(parts[2]), group=parts[1])

@@ -83,7 +83,7 @@ def _is_list(file: Path) -> bool:
 def _csv_lines(file: Path) -> Iterator[tuple[str, str | None, list[str]]]:
     for _, cells in read_rows(file, ("path", *_COLUMNS)):
         yield (
-            cells["path"],
+            cells.get("path", ""),
             known_split(cells.get("split", "")),
             [cells.get(column, "") for column in _COLUMNS],
         )

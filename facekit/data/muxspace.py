@@ -11,9 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from facekit.data.files import Collector, person_of, read_header, read_rows, same_named, walk
+from facekit.data.files import Collector, person_of, read_header, read_rows, same_named
 from facekit.data.samples import Dataset
 from facekit.errors import DatasetError
+from facekit.images import names_below
 from facekit.schema import LABEL_SETS, canonical_expression
 
 LAYOUT = """\
@@ -38,7 +39,7 @@ def read(path: Path) -> Dataset:
         raise DatasetError(f"{path}: no legend.csv with the columns image and emotion, here or in data/")
     base = legend.parent.parent if legend.parent.name == "data" else legend.parent
     folder = base / "images" if (base / "images").is_dir() else base
-    there = set(walk(folder))
+    there = set(names_below(folder))
     prefix = "" if folder == base else "images/"
     found = Collector(base)
     for row, cells in read_rows(legend, ("image", "emotion")):

@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from facekit.data.files import Collector, photo_of, split_of, walk
+from facekit.data.files import Collector, photo_of, split_of
 from facekit.data.samples import Dataset
 from facekit.errors import DatasetError
 from facekit.images import SUFFIXES as PICTURES
+from facekit.images import names_below
 from facekit.schema import KEYPOINTS_FROM_IBUG68
 
 LAYOUT = """\
@@ -30,7 +31,7 @@ _HEADER = re.compile(r"version:\s*\d+\s+n_points:\s*(\d+)\s*\{([^{}]*)\}\s*")
 
 def matches(path: Path) -> bool:
     """Say whether a folder holds .pts files, at any depth, among the first thousand files that count."""
-    return path.is_dir() and any(name.endswith(".pts") for name in islice(walk(path, _SUFFIXES), 1000))
+    return path.is_dir() and any(name.endswith(".pts") for name in islice(names_below(path, _SUFFIXES), 1000))
 
 
 def read(path: Path) -> Dataset:
@@ -46,7 +47,7 @@ def read(path: Path) -> Dataset:
     if not path.is_dir():
         raise DatasetError(f"{path}: expected a folder of pictures and .pts files")
     found = Collector(path)
-    in_order = sorted(walk(path, _SUFFIXES), key=lambda name: _stem(name).split("/"))
+    in_order = sorted(names_below(path, _SUFFIXES), key=lambda name: _stem(name).split("/"))
     for row, (stem, same) in enumerate(groupby(in_order, key=_stem)):
         names = list(same)
         pictures = [name for name in names if not name.endswith(".pts")]

@@ -11,9 +11,10 @@ from __future__ import annotations
 from itertools import count
 from pathlib import Path
 
-from facekit.data.files import Collector, folders, read_header, read_rows, walk
+from facekit.data.files import Collector, folders, read_header, read_rows
 from facekit.data.samples import Dataset
 from facekit.errors import DatasetError
+from facekit.images import names_below
 from facekit.schema import RAF_DB
 
 LAYOUT = """\
@@ -43,7 +44,7 @@ def read(path: Path) -> Dataset:
     root = path if path.is_dir() else path.parent
     found, rows = Collector(root), count()
     for split, folder, table in parts:
-        there = {name.rpartition("/")[2]: name for name in walk(folder)} if folder.is_dir() else {}
+        there = {name.rpartition("/")[2]: name for name in names_below(folder)} if folder.is_dir() else {}
         if table is None:
             labelled = [(name, there[name].split("/")[0]) for name in there]
         else:

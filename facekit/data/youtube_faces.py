@@ -45,17 +45,17 @@ def read(path: Path) -> Dataset:
     for file in files:
         part = file.stem.partition("_")[0]
         split = known_split(part)
-        folder = root / part if (root / part).is_dir() else root
+        folder = part if (root / part).is_dir() else ""
         row = first
         for place, cells in read_rows(file, _COLUMNS):
             row, name = first + place, cells.get("", "")
-            source = (folder / name).relative_to(root).as_posix()
+            source = Path(folder, name).as_posix()
             try:
                 points = np.array([cells[column] for column in _COLUMNS], np.float64).reshape(68, 2)
             except (KeyError, ValueError):
                 found.skip(row, source, f"expected 136 numbers after the name, got {len(cells) - 1} cells")
                 continue
-            if not name or not (folder / name).is_file():
+            if not (root / source).is_file():
                 found.skip(row, source, "no such picture")
                 continue
             group = person_of(Path(name).stem)

@@ -131,6 +131,17 @@ def test_shards_that_are_gone_or_damaged_are_made_again_and_half_written_ones_go
     assert not list(tmp_path.glob(".*.left"))
 
 
+def test_a_damaged_parquet_shard_is_made_again(pictures, config, tmp_path):
+    pytest.importorskip("pyarrow", reason="Parquet is written with pyarrow")
+    config = replace(config, format="parquet")
+    run(pictures, tmp_path, config)
+    before = rows(tmp_path)
+    shard = min(tmp_path.glob("part-*"))
+    shard.write_bytes(b"PAR1" + bytes(40) + b"PAR1")
+    run(pictures, tmp_path, config)
+    assert rows(tmp_path) == before
+
+
 def test_two_runs_do_not_write_to_one_folder(pictures, config, tmp_path):
     with locked(tmp_path), pytest.raises(ConfigError, match="another run is writing there"):
         run(pictures, tmp_path, config)

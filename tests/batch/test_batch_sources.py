@@ -5,12 +5,14 @@ import csv
 import io
 import os
 import tarfile
+import time
 import zipfile
+from itertools import repeat
 from pathlib import Path
 
 import pytest
 
-from facekit.batch.chunks import is_picture
+from facekit.batch.chunks import Chunk, is_picture
 from facekit.batch.plan import make_plan, read_plan
 from facekit.batch.sources import find_chunks, read_chunk
 from facekit.errors import ConfigError, DatasetError, ImageError
@@ -109,10 +111,10 @@ def test_a_cell_without_a_picture_is_an_error_in_its_place(tmp_path):
 
 
 def test_folders_are_read_in_order_without_hidden_files_and_others(tmp_path):
-    for name in ("b.jpg", "a.PNG", "sub/c.webp", "sub/deep/d.jpg", ".e.jpg", ".git/f.jpg", "notes.txt"):
+    for name in ("t.jpg", "a.PNG", "sub/c.webp", "sub/deep/d.jpg", ".e.jpg", ".git/f.jpg", "notes.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    names = ["a.PNG", "b.jpg", "sub/c.webp", "sub/deep/d.jpg"]
+    names = ["a.PNG", "sub/c.webp", "sub/deep/d.jpg", "t.jpg"]
     assert found(tmp_path, size=3) == [(f"{tmp_path}/{name}",) * 2 for name in names]
     assert not is_picture("a/.hidden.jpg")
 
@@ -162,6 +164,45 @@ def test_a_broken_zip_or_parquet_file_is_one_error_and_a_broken_member_another(t
         broken.write_bytes(data[:100])
         ((name, error),) = found(broken)
         assert (name, type(error)) == (str(broken), ImageError)
+
+
+def test_a_broken_lzma_member_and_a_name_that_is_no_text_do_not_end_the_run(tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_LZMA) as archive:
+        for name in ("a.jpg", "b.jpg"):
+            archive.writestr(name, os.urandom(4000))
+    data = bytearray(path.read_bytes())
+    data[2000:2100] = bytes(byte ^ 0xFF for byte in data[2000:2100])
+    path.write_bytes(data)
+    (_, first), (_, second) = found(path)
+    assert "cannot be unpacked" in str(first)
+    assert len(second) == 4000
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("é.jpg", b"x")
+    path.write_bytes(path.read_bytes().replace("é".encode(), b"\xff\xfe"))
+    ((name, error),) = found(path)
+    assert name == str(path)
+    assert "get the archive anew" in str(error)
+
+
+def test_a_damaged_row_group_fails_alone(tmp_path):
+    random = [os.urandom(3000) for _ in range(11)]
+    path = write_parquet(tmp_path / "a.parquet", bytes=random)
+    data = bytearray(path.read_bytes())
+    data[4:60] = bytes(56)  # the first page's header
+    path.write_bytes(data)
+    read = found(path)
+    assert [name for name, _ in read] == [f"{path}/{row}" for row in range(11)]
+    assert all("row group 0 is damaged" in str(source) for _, source in read[:6])
+    assert [source for _, source in read[6:]] == random[6:]
+
+
+def test_a_path_that_is_no_text_is_an_error_in_its_place(tmp_path):
+    path = write_parquet(tmp_path / "a.parquet", path=["a.jpg", "QQQ", "b.jpg"])
+    path.write_bytes(path.read_bytes().replace(b"QQQ", b"\xff\xfe\xfd"))
+    read = found(path)
+    assert [type(source) for _, source in read] == [str, ImageError, str]
+    assert "not text" in str(read[1][1])
 
 
 @pytest.mark.parametrize(
@@ -214,3 +255,11 @@ def test_a_plan_is_read_back_as_it_was_made(tmp_path):
     assert [part.pictures for part in read.parts()] == [8, 5]
     with pytest.raises(ConfigError, match="a 1, now 2"):
         read_plan(tmp_path / "out", {"a": 2})
+
+
+def test_a_part_of_very_many_chunks_is_gathered_in_time(tmp_path):
+    chunk = Chunk("files", "", 1, names=("a.jpg",))
+    started = time.perf_counter()
+    plan = make_plan(tmp_path, {}, repeat(chunk, 50_000), 50_000)
+    assert time.perf_counter() - started < 10  # half a minute where each chunk counts them all
+    assert (plan.pictures, plan.count) == (50_000, 1)

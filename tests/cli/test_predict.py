@@ -91,7 +91,7 @@ def test_one_bad_file_is_reported_in_its_place_and_the_others_are_analysed(predi
 
 
 @pytest.mark.parametrize(
-    "given", ["missing.jpg", "empty", "*.none", "http://127.0.0.1:9/a.jpg", "ftp://host/a.jpg"]
+    "given", ["missing.jpg", "empty", "*.none", "http://127.0.0.1:9/a.jpg", "ftp://host/a.jpg", "http://["]
 )
 def test_nothing_to_analyse_is_exit_2_with_the_list_all_the_same(predict, tmp_path, monkeypatch, given):
     monkeypatch.chdir(tmp_path)

@@ -48,6 +48,12 @@ def test_labels_are_read_with_their_pictures(tmp_path: Path) -> None:
     assert scenes.boxes[0, 0].tolist() == [1, 2, 31, 42]
 
 
+def test_hidden_files_are_no_scenes(tmp_path: Path) -> None:
+    _write(tmp_path, ["a/1.png"], "a/1.png,1,2,31,42,0.9\n")
+    (tmp_path / "a" / "._1.png").write_bytes(b"\0\5\x16\7Mac OS X")  # as macOS writes them beside pictures
+    assert len(load_scenes(read_labels([tmp_path]), CPU)) == 1
+
+
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
@@ -59,6 +65,13 @@ def test_labels_are_read_with_their_pictures(tmp_path: Path) -> None:
 def test_a_bad_line_is_named(tmp_path: Path, lines: str, message: str) -> None:
     _write(tmp_path, ["a.png"], lines)
     with pytest.raises(DatasetError, match=message):
+        read_labels([tmp_path])
+
+
+def test_a_line_that_ends_before_the_picture_is_named(tmp_path: Path) -> None:
+    _write(tmp_path, ["a.png"], "")
+    (tmp_path / "faces.csv").write_text("x0,y0,x1,y1,score,image\n1,2,3,4,1,a.png\n1,2,3\n")
+    with pytest.raises(DatasetError, match=r"row 1: no picture '' in the folder"):
         read_labels([tmp_path])
 
 

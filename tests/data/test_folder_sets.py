@@ -69,6 +69,15 @@ class TestClassFolders:
         save(tmp_path / "happy" / "1.jpg", 0, (257, 200))
         assert load_dataset(tmp_path).whole_pictures
 
+    def test_only_the_formats_that_are_read_are_opened(self, tmp_path: Path) -> None:
+        save(tmp_path / "happy" / "1.jpg", 0)
+        # Pillow's reader of this format raises NotImplementedError.
+        (tmp_path / "happy" / "2.jpg").write_bytes(b"DDS " + (124).to_bytes(4, "little") + bytes(120))
+        dataset = load_dataset(tmp_path)
+        assert len(dataset) == 2
+        with pytest.raises(ImageError, match="not a picture, it starts with b'DDS"):
+            dataset.load(1)
+
     def test_pictures_without_a_class_are_named(self, tmp_path: Path) -> None:
         for place, name in enumerate(
             ("cover.jpg", "extra/sad/1.jpg", "train/happy/1.jpg", "train/loose.jpg")

@@ -107,6 +107,18 @@ class TestYouTubeFaces:
         assert [fault.row for fault in dataset.skipped] == [0, 1, 3]
         assert [fault.reason.split()[0] for fault in dataset.skipped] == ["no", "expected", "expected"]
 
+    def test_absolute_names(self, tmp_path: Path) -> None:
+        file = youtube_faces(tmp_path / "set") / "training_frames_keypoints.csv"
+        elsewhere = save(tmp_path / "elsewhere" / "Al_Gore_00.jpg", 0)
+        file.write_text(file.read_text().replace("Al_Gore_00.jpg", str(elsewhere)))
+        dataset = load_dataset(file)
+        assert dataset.sources.tolist() == [str(elsewhere), "training/Al_Gore_10.jpg"]
+        assert dataset.load(0).shape == (100, 120, 3)
+        elsewhere.unlink()
+        dataset = load_dataset(file)
+        assert dataset.rows.tolist() == [1]
+        assert [(fault.row, fault.reason) for fault in dataset.skipped] == [(0, "no such picture")]
+
 
 class TestMtfl:
     def test_sides_are_the_subjects(self, tmp_path: Path) -> None:
@@ -116,6 +128,16 @@ class TestMtfl:
         for points in dataset.points:
             np.testing.assert_allclose(points[FIVE], FACE[FIVE], atol=1e-3)
             assert np.isnan(np.delete(points, FIVE, 0)).all()
+
+    def test_a_row_that_ends_before_the_path(self, tmp_path: Path) -> None:
+        file = mtfl(tmp_path) / "points.csv"
+        lines = [line.split(",") for line in file.read_text().splitlines()]
+        lines = [",".join((*numbers, split, path)) for path, split, *numbers in lines]
+        file.write_text("\n".join((*lines[:3], "1,2,3")))
+        dataset = load_dataset(tmp_path)
+        assert dataset.rows.tolist() == [0, 1]
+        assert [fault.row for fault in dataset.skipped] == [2]
+        assert "expected ten numbers" in dataset.skipped[0].reason
 
     def test_the_original_lists(self, tmp_path: Path) -> None:
         save(tmp_path / "lfw_5590" / "Al_Gore_0001.jpg", 0)
@@ -220,6 +242,14 @@ class TestFacekitJson:
         assert "chin" in reasons[0]
         assert reasons[1:3] == ["no such picture", "truncated"]
         assert all("is the file cut off?" in reason for reason in reasons[3:])
+
+    def test_blank_lines_are_no_rows(self, tmp_path: Path) -> None:
+        pictures = json.loads(facekit_json(tmp_path).read_text())
+        path = tmp_path / "labels.jsonl"
+        path.write_text("\n \n".join(map(json.dumps, pictures)) + "\n\n")
+        dataset = load_dataset(path)
+        assert dataset.rows.tolist() == [0, 1, 2]
+        assert dataset.skipped == ()
 
     @pytest.mark.parametrize("box", [[40, 30, 1e400, 70], [40, 30, 40, 30], [80, 70, 40, 30]])
     def test_what_is_no_box_is_a_bad_row(self, box: list[float], tmp_path: Path) -> None:

@@ -271,6 +271,7 @@ def test_the_token_is_asked_for_where_there_is_one(serve, png):
         ({"host": "evil.example"}, 400),
         ({"host": "127.0.0.1.evil.example"}, 400),
         ({"host": "10.0.0.1"}, 400),
+        ({"host": "["}, 400),
         ({"host": "localhost:1234"}, 200),
         ({"host": "[::1]:80"}, 200),
         ({"sec-fetch-site": "cross-site", "sec-fetch-mode": "no-cors"}, 403),
@@ -279,6 +280,7 @@ def test_the_token_is_asked_for_where_there_is_one(serve, png):
         ({"sec-fetch-site": "same-origin"}, 200),
         ({"origin": "https://evil.example"}, 403),
         ({"origin": "null"}, 403),
+        ({"origin": "http://["}, 403),
     ],
 )
 def test_other_sites_cannot_use_it(one_service, png, headers, status):
