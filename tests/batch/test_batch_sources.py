@@ -5,7 +5,6 @@ import csv
 import io
 import os
 import tarfile
-import time
 import zipfile
 from itertools import repeat
 from pathlib import Path
@@ -255,11 +254,3 @@ def test_a_plan_is_read_back_as_it_was_made(tmp_path):
     assert [part.pictures for part in read.parts()] == [8, 5]
     with pytest.raises(ConfigError, match="a 1, now 2"):
         read_plan(tmp_path / "out", {"a": 2})
-
-
-def test_a_part_of_very_many_chunks_is_gathered_in_time(tmp_path):
-    chunk = Chunk("files", "", 1, names=("a.jpg",))
-    started = time.perf_counter()
-    plan = make_plan(tmp_path, {}, repeat(chunk, 50_000), 50_000)
-    assert time.perf_counter() - started < 10  # half a minute where each chunk counts them all
-    assert (plan.pictures, plan.count) == (50_000, 1)
