@@ -6,12 +6,11 @@ import io
 import os
 import tarfile
 import zipfile
-from itertools import repeat
 from pathlib import Path
 
 import pytest
 
-from facekit.batch.chunks import Chunk, is_picture
+from facekit.batch.chunks import is_picture
 from facekit.batch.plan import make_plan, read_plan
 from facekit.batch.sources import find_chunks, read_chunk
 from facekit.errors import ConfigError, DatasetError, ImageError
