@@ -99,6 +99,7 @@ class FaceAnalyzer:
             if value is not None and value < 1:
                 raise ConfigError(f"{name} is {value}: expected at least 1")
         backend, precision = choose_backend(backend, weights, device, precision)
+        self.weights = weights
         self.backend: Backend = make_backend(backend, weights, device, precision)
         self.detector = make_detector(
             detector, detector_model, min_score=min_score, device=device, backend=backend

@@ -13,7 +13,7 @@ from facekit.configuration import TrainConfig
 from facekit.errors import ConfigError
 from facekit.fitting import begin_with
 from facekit.model import TASKS, SharedNetwork
-from facekit.weights import Weights, completed, find_weights, model_record
+from facekit.weights import Weights, completed, model_record, seen_by
 
 
 def go_on_with(given: Weights, config: TrainConfig) -> SharedNetwork:
@@ -55,6 +55,5 @@ def header_after(header: dict[str, Any], given: Weights, network: SharedNetwork)
 
 def seen_before(start: str) -> set[bytes]:
     """Give the content hashes of the pictures that weights come from."""
-    file = find_weights(start)[1].with_suffix(".seen")
-    data = file.read_bytes() if file.is_file() else b""
-    return {data[place : place + 8] for place in range(0, len(data), 8)}
+    seen = seen_by(start)
+    return set() if seen is None else {hash_.tobytes() for hash_ in seen}

@@ -6,7 +6,6 @@ import json
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -91,8 +90,6 @@ class CrossCheck:
     suspects : Suspects
     faults : dict
         Kind to n, rows and, for some kinds, more; see data.faults.
-    seen : (N,) bool or None
-        Samples whose pictures were in the weights' training data; None where the weights do not say.
     reference : Reference or None
     journal : Path or None
         The file in which the predictions stand already.
@@ -101,7 +98,6 @@ class CrossCheck:
     evaluation: Evaluation
     suspects: Suspects
     faults: dict[str, dict[str, Any]]
-    seen: NDArray[np.bool_] | None
     reference: Reference | None
     journal: Path | None = None
 
@@ -116,7 +112,6 @@ class CrossCheck:
             **self.evaluation.to_dict(),
             "suspects": {"n": len(self.suspects), "flagged": int(self.suspects.flagged.sum())},
             "faults": self.faults,
-            "seen_in_training": None if self.seen is None else int(self.seen.sum()),
             "reference": None if self.reference is None else vars(self.reference),
         }
 
@@ -281,7 +276,6 @@ def crosscheck(
     chosen = choose_samples(samples, split=split, limit=limit, seed=seed)
     if reference is not None:
         chosen = join_ferplus(chosen, reference)
-    trained = None if analyzer else weights
     analyzer = analyzer or FaceAnalyzer(device, detector, weights=weights, backend="torch")
     heads = analyzer.backend.header["model"]["heads"]
     second = SECOND_OPINION if head is None and SECOND_OPINION in heads else None
@@ -297,7 +291,6 @@ def crosscheck(
         evaluation=evaluation,
         suspects=found,
         faults=finder.faults(),
-        seen=_seen(evaluation.predictions, trained, analyzer.backend.name),
         reference=None if reference is None else _judge(evaluation, found),
         journal=None if out is None else Path(out) / FILE,
     )
@@ -404,20 +397,6 @@ def _suspect_points(evaluation: Evaluation) -> tuple[NDArray[Any], ...]:
     reach = metrics.eye_distances(predictions.points[places])[:, None] * NEAR
     confidence = metrics.laplace_share(reach / predictions.sigma[places]).mean(1)
     return places, np.full(len(places), "keypoints", object), scores, confidence, flagged, patterns
-
-
-def _seen(predictions: Predictions, weights: str | None, name: str) -> NDArray[np.bool_] | None:
-    """Tell which pictures are in the list of contents, 8 bytes each, beside the weights; None without it.
-
-    `weights` are as given, or None for shipped ones of which only the `name` is known.
-    """
-    from facekit.weights import find_weights
-
-    shipped = Path(str(resources.files("facekit") / "pretrained" / f"{name}.safetensors"))
-    file = (shipped if weights is None else find_weights(weights)[1]).with_suffix(".seen")
-    if not file.is_file():
-        return None
-    return np.isin(predictions.hashes, np.frombuffer(file.read_bytes(), ">u8"))
 
 
 def _judge(evaluation: Evaluation, found: Suspects) -> Reference:

@@ -19,6 +19,7 @@ from facekit.data.samples import Dataset, Skipped
 from facekit.errors import ConfigError, DatasetError
 from facekit.predictions import Boxes, Predictions, Predictor, Progress
 from facekit.schema import DEFAULT_HEAD, EXPRESSIONS, KEYPOINTS
+from facekit.weights import seen_by
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,6 +44,8 @@ class Evaluation:
     tta : bool
     skipped : tuple of Skipped
         Rows that were left out.
+    seen : (N,) bool or None
+        Whose picture, to the last pixel, was in the weights' training data; None: nothing tells.
     expression : ExpressionMetrics or None
         None where the dataset has no expression labels.
     keypoints : KeypointMetrics or None
@@ -58,6 +61,7 @@ class Evaluation:
     boxes: Boxes
     tta: bool
     skipped: tuple[Skipped, ...]
+    seen: NDArray[np.bool_] | None
     expression: metrics.ExpressionMetrics | None
     keypoints: metrics.KeypointMetrics | None
 
@@ -72,6 +76,7 @@ class Evaluation:
             "head": self.head,
             "boxes": self.boxes,
             "tta": self.tta,
+            "seen_in_training": None if self.seen is None else int(self.seen.sum()),
             "skipped": [asdict(skipped) for skipped in self.skipped],
             "expression": self.expression.to_dict() if self.expression else None,
             "keypoints": self.keypoints.to_dict() if self.keypoints else None,
@@ -234,6 +239,7 @@ def measure(
     )
     if unread.any():
         dataset, predictions = dataset.select(~unread), predictions.select(~unread)
+    trained = seen_by(predictor.analyzer.weights)
     return Evaluation(
         dataset=dataset,
         predictions=predictions,
@@ -244,6 +250,7 @@ def measure(
         boxes=predictor.boxes,
         tta=predictor.tta,
         skipped=tuple(sorted(skipped, key=lambda row: row.row)),
+        seen=None if trained is None else np.isin(predictions.hashes, trained),
         expression=_expression_metrics(dataset, predictions, predictor, seed),
         keypoints=_keypoint_metrics(dataset, predictions, predictor, seed),
     )

@@ -12,6 +12,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
@@ -156,6 +157,18 @@ def find_weights(weights: str | os.PathLike[str]) -> tuple[str, Path, str | None
             f"no weights {str(weights)!r}: expected a file or one of {known}; see `facekit models`"
         )
     return path.stem, path, None
+
+
+def seen_by(weights: str | os.PathLike[str]) -> NDArray[np.uint64] | None:
+    """Give the content hashes (N,) of the pictures that weights were trained on; None: there is no list.
+
+    It lies beside their file; an export has none.
+    """
+    try:
+        file = find_weights(weights)[1].with_suffix(".seen")
+    except WeightsError:
+        return None
+    return np.frombuffer(file.read_bytes(), ">u8") if file.is_file() else None
 
 
 def load_weights(weights: str | os.PathLike[str] = "default") -> Weights:

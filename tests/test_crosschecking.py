@@ -246,7 +246,7 @@ def test_pictures_of_the_training_data_are_recognised(folder, weights, analyzer)
     listed = Path(weights).with_suffix(".seen")
     listed.write_bytes(hashes[::3].astype(">u8").tobytes())
     try:
-        seen = crosscheck(folder, weights=weights, device="cpu", detector="none").seen
+        seen = crosscheck(folder, weights=weights, device="cpu", detector="none").evaluation.seen
     finally:
         listed.unlink()
     np.testing.assert_array_equal(seen, np.arange(92) % 3 == 0)
@@ -337,8 +337,8 @@ def test_shipped_weights_on_real_points(data_folder):
     assert result.suspects.places[0] == 5
     assert result.suspects.patterns[0] == SWAPPED
     assert result.faults["swapped_sides"]["rows"] == [int(chosen.rows[5])]
-    assert result.seen is not None
-    assert 0 < result.seen.mean() <= 1
+    assert result.evaluation.seen is not None
+    assert 0 < result.evaluation.seen.mean() <= 1
 
 
 @pytest.mark.data

@@ -70,9 +70,10 @@ def analyzer(tmp_path_factory):
 
 def result_of(dataset, found, analyzer, seen=None, reference=False):
     measured = evaluation.measure(dataset, found, Predictor(analyzer, "labels"), "data/set", None, 0)
+    measured = replace(measured, seen=seen)
     suspected = crosschecking._suspects(measured)
     judged = crosschecking._judge(measured, suspected) if reference else None
-    return CrossCheck(measured, suspected, made.faults_of(dataset), seen, judged)
+    return CrossCheck(measured, suspected, made.faults_of(dataset), judged)
 
 
 def expression_result(analyzer, **columns):

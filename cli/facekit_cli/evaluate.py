@@ -83,6 +83,10 @@ def summarize(evaluation: Evaluation) -> list[str]:
     lines = [
         f"{figures['dataset']} ({figures['format']}): {figures['n']:,} rows, weights {figures['weights']}"
     ]
+    if figures["seen_in_training"]:
+        lines.append(
+            f"{figures['seen_in_training']:,} were in the weights' training data; figures are too good"
+        )
     for task, names in (
         ("expression", ("accuracy", "balanced_accuracy", "macro_f1", "nll", "brier", "ece")),
         ("keypoints", ("nme", "rmse_96", "failure_rate_08", "auc_08")),

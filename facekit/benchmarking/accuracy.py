@@ -26,7 +26,7 @@ from facekit.evaluation import Evaluation
 from facekit.geometry import Floats
 from facekit.images import to_gray
 from facekit.metrics import keypoint_metrics, reliability
-from facekit.weights import find_weights
+from facekit.weights import seen_by
 
 JITTER = 0.05
 SMALL = (32, 24)
@@ -164,11 +164,12 @@ def _held_out(dataset: Dataset, setting: Setting, analyzer: FaceAnalyzer) -> Dat
     kept = np.isin(dataset.rows, rows)
     used = len(rows) + record["train"]
     if used < len(dataset):
+        learnt = seen_by(setting.weights)
+        if learnt is None:
+            raise UnavailableError(f"no list of what {analyzer.backend.name} was trained on lies beside it")
         places = np.flatnonzero(~kept)
         contents = [content_hash(to_gray(dataset.load(int(place)))) for place in places]
-        seen = find_weights(setting.weights)[1].with_suffix(".seen").read_bytes()
-        learnt = {seen[start : start + 8] for start in range(0, len(seen), 8)}
-        useless = np.array([content not in learnt for content in contents])
+        useless = ~np.isin(np.frombuffer(b"".join(contents), ">u8"), learnt)
         keys = [contents[k] for k in np.flatnonzero(useless)]
         kept[places[useless][held_out(keys, round(len(keys) * len(rows) / used))]] = True
     return dataset.select(kept)

@@ -142,7 +142,7 @@ def _overview(result: CrossCheck) -> str:
 def _notices(result: CrossCheck) -> Iterator[str]:
     """Say what must be known to read the figures rightly."""
     evaluation = result.evaluation
-    seen = 0 if result.seen is None else int(result.seen.sum())
+    seen = 0 if evaluation.seen is None else int(evaluation.seen.sum())
     if seen:
         yield parts.notice(
             f"<b>{seen:,} of these {parts.count(len(result.dataset), 'sample')} were in the training data "

@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from facekit.data.holdout import content_hash
+
 
 @pytest.fixture
 def fer2013(tmp_path, monkeypatch) -> Path:
@@ -52,6 +54,18 @@ def test_text_names_the_main_figures(evaluate, fer2013):
     assert first == f"{fer2013} (fer2013): 40 rows, weights untrained-0"
     assert second == "expression: 40 faces, 0 not found"
     assert [line.split()[0] for line in figures][:3] == ["accuracy", "balanced_accuracy", "macro_f1"]
+
+
+def test_pictures_that_the_weights_were_trained_on_are_told(evaluate, fer2013, untrained):
+    table = [line.split(",")[1] for line in fer2013.read_text().splitlines()[1:13]]
+    pictures = [np.array(pixels.split(), np.uint8).reshape(48, 48) for pixels in table]
+    listed = Path(untrained).with_suffix(".seen")
+    listed.write_bytes(b"".join(sorted(content_hash(picture) for picture in pictures)))
+    try:
+        told = evaluate(fer2013).stdout.splitlines()[1]
+    finally:
+        listed.unlink()
+    assert told == "12 were in the weights' training data; figures are too good"
 
 
 def test_a_bad_row_is_named_and_makes_exit_1_or_2_when_strict(evaluate, fer2013):
