@@ -77,4 +77,4 @@ def keys_of(paths: Iterable[str]) -> set[str]:
 
 def _key(path: Path) -> str:
     """Give what all names of one file share, also where upper and lower case are the same."""
-    return str(path.resolve()).casefold()
+    return os.path.realpath(path).casefold()  # a Path raises where links lead back to themselves

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
@@ -126,14 +126,14 @@ def expand(given: str) -> Iterator[Input]:
         yield Input(given, sys.stdin.buffer.read(), PurePath("stdin"))
     elif "://" in given:
         yield Input(given, given, PurePath(_last_part(given) or "url"))
-    elif Path(given).is_dir():
+    elif os.path.isdir(given):  # noqa: PTH112  (a Path raises where the answer cannot be had)
         below = [path.relative_to(given) for path in find_pictures(given)]
         if not below:
             yield Input(given, "", PurePath("none"), f"{given}: no pictures in this folder")
         for place in below:
             joined = os.path.join(given, place)  # noqa: PTH118  (a Path would drop the ./ that was given)
             yield Input(joined, joined, place)
-    elif glob.has_magic(given) and not Path(given).exists():
+    elif glob.has_magic(given) and not os.path.exists(given):  # noqa: PTH110
         matches = sorted(glob.glob(given, recursive=True))  # noqa: PTH207  (Path takes no absolute patterns)
         if not matches:
             yield Input(given, "", PurePath("none"), f"{given}: no file matches")

@@ -77,17 +77,20 @@ def test_a_dash_is_stdin(predict, album):
 def test_one_bad_file_is_reported_in_its_place_and_the_others_are_analysed(predict, album):
     (album / "m.jpg").write_bytes((album / "b.jpg").read_bytes()[:300])
     (album / "n.jpg").write_text("text")
-    done = predict(album, album / "missing.jpg", "--json", "-", "--batch-size", "2")
+    (album / "loop.jpg").symlink_to("loop.jpg")
+    long = f"{'long' * 75}.jpg"
+    done = predict(album, album / "missing.jpg", album / long, "--json", "-", "--batch-size", "2")
     assert done.exit_code == 1
     found = json.loads(done.stdout)
     errors = {Path(one["image"]).name: one["error"] for one in found if one["error"]}
-    assert set(errors) == {"m.jpg", "n.jpg", "missing.jpg"}
+    assert set(errors) == {"m.jpg", "n.jpg", "missing.jpg", "loop.jpg", long}
     assert "cut off" in errors["m.jpg"]
     assert "not a picture" in errors["n.jpg"]
     assert "no such file" in errors["missing.jpg"]
+    assert "cannot be read" in errors[long]
     for one in found:
         assert bool(one["error"]) == (one["faces"] == []) == (one["width"] is one["height"] is None)
-    assert [line.startswith("facekit: ") for line in done.stderr.splitlines()] == [True] * 3
+    assert [line.startswith("facekit: ") for line in done.stderr.splitlines()] == [True] * 5
 
 
 @pytest.mark.parametrize(
