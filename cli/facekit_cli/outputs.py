@@ -12,6 +12,7 @@ from pathlib import Path, PurePath
 from typing import IO, TYPE_CHECKING
 
 from facekit import writing
+from facekit.errors import ConfigError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,6 +34,13 @@ def written(target: str) -> Iterator[IO[str]]:
     else:
         with writing.written(path) as stream:
             yield stream
+
+
+def refuse_inputs(targets: Iterable[str | None], taken: set[str]) -> None:
+    """Raise ConfigError if a file that is to be written has the key of an input, see `keys_of`."""
+    for target in targets:
+        if target not in (None, "-") and keys_of([target]) <= taken:
+            raise ConfigError(f"{target}: this is an input; give the output another name")
 
 
 class PictureFolder:

@@ -31,7 +31,7 @@ from facekit_cli.options import (
     MinScore,
     WeightsName,
 )
-from facekit_cli.outputs import PictureFolder, keys_of, written
+from facekit_cli.outputs import PictureFolder, keys_of, refuse_inputs, written
 
 if TYPE_CHECKING:
     from facekit.analyzer import FaceAnalyzer
@@ -93,6 +93,8 @@ def predict(
     from facekit.images import MAX_PIXELS
 
     found = [one for given in inputs for one in expand(given)]
+    taken = keys_of(one.source for one in found if isinstance(one.source, str))
+    refuse_inputs((json_file, csv_file), taken)
     analyzer = FaceAnalyzer(
         device,
         detector,
@@ -108,7 +110,7 @@ def predict(
     )
     failed = 0
     with ExitStack() as stack:
-        sinks = [stack.enter_context(sink) for sink in _sinks(found, json_file, csv_file, draw, crops)]
+        sinks = [stack.enter_context(sink) for sink in _sinks(taken, json_file, csv_file, draw, crops)]
         tick = stack.enter_context(console.progress("pictures"))
         for count, (one, faces) in enumerate(zip(found, analyse(analyzer, found), strict=True), 1):
             failed += faces.error is not None
@@ -163,10 +165,9 @@ def analyse(analyzer: FaceAnalyzer, inputs: Sequence[Input]) -> Iterator[Faces]:
 
 
 def _sinks(
-    inputs: Sequence[Input], json_file: str | None, csv_file: str | None, draw: str | None, crops: str | None
+    taken: set[str], json_file: str | None, csv_file: str | None, draw: str | None, crops: str | None
 ) -> Iterator[Any]:
     """Give a context manager of a Sink for everything that was asked for."""
-    taken = keys_of(one.source for one in inputs if isinstance(one.source, str))
     yield _complaints()
     if json_file is not None:
         yield _json_list(json_file)

@@ -200,6 +200,15 @@ def test_a_drawing_never_overwrites_an_input(predict, album, tmp_path, save_pict
     assert (album / "b-2.jpg").is_file()
 
 
+@pytest.mark.parametrize("option", ["--json", "--csv"])
+def test_a_list_never_overwrites_an_input(predict, album, option):
+    before = (album / "b.jpg").read_bytes()
+    done = predict(album, option, album / "sub" / ".." / "b.jpg")
+    assert done.exit_code == 2
+    assert done.stderr == f"facekit: {album}/sub/../b.jpg: this is an input; give the output another name\n"
+    assert (album / "b.jpg").read_bytes() == before
+
+
 def test_options_reach_the_analyzer(facekit, untrained, album):
     def run(*options):
         return facekit("predict", album / "b.jpg", "--json", "-", "--weights", untrained, *options)
@@ -235,8 +244,12 @@ def test_wrong_settings_are_one_line_and_exit_2(facekit, untrained, album, optio
 @pytest.mark.parametrize(
     "arguments", [[], ["a.jpg", "--nonsense"], ["a.jpg", "--batch-size", "0"], ["a.jpg", "--min-score", "2"]]
 )
-def test_wrong_usage_is_exit_2(facekit, arguments):
-    assert facekit("predict", *arguments).exit_code == 2
+def test_wrong_usage_is_one_line_and_exit_2(facekit, arguments):
+    done = facekit("predict", *arguments)
+    assert done.exit_code == 2
+    assert done.stderr.startswith("facekit: ")
+    assert done.stderr.endswith("predict --help`\n")
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_url_is_read(predict, album):
