@@ -139,8 +139,8 @@ def expand(given: str) -> Iterator[Input]:
         matches = sorted(glob.glob(given, recursive=True))  # noqa: PTH207  (Path takes no absolute patterns)
         if not matches:
             yield Input(given, "", PurePath("none"), f"{given}: no file matches")
-        for match in matches:
-            yield from expand(match)
+        # A folder that matches stands for pictures that may match too.
+        yield from {one.name: one for match in matches for one in expand(match)}.values()
     else:
         yield Input(given, given, PurePath(PurePath(given).name))
 

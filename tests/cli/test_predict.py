@@ -61,6 +61,9 @@ def test_globs_are_expanded(predict, album, save_picture):
     assert names(predict(f"{album}/*.jp*g", "--json", "-").stdout) == [f"{album}/b.jpg", f"{album}/z.jpeg"]
     found = names(predict(f"{album}/**/b.jpg", "--json", "-").stdout)
     assert found == [f"{album}/b.jpg", f"{album}/sub/b.jpg"]
+    (album / "notes.txt").unlink()
+    found = names(predict(f"{album}/**", "--json", "-").stdout)
+    assert sorted(found) == names(predict(album, "--json", "-").stdout)
     bracketed = save_picture(album / "c[1].png")
     assert names(predict(bracketed, "--json", "-").stdout) == [str(bracketed)]
 
