@@ -144,6 +144,7 @@ def names_below(folder: str | os.PathLike[str], suffixes: Iterable[str] = SUFFIX
     """Give the files of a folder and its subfolders whose names end so, as relative paths in their order.
 
     Hidden files and folders are left out. Links to folders are followed, but not to a folder that holds them.
+    A subfolder that cannot be listed is given itself: who reads it as a picture is told why.
     """
     yield from _names_below(Path(folder), tuple(suffixes), ())
 
@@ -168,8 +169,11 @@ def _names_below(folder: Path, suffixes: tuple[str, ...], above: tuple[Path, ...
         entries = sorted((entry.name, _is_folder(entry)) for entry in found if not entry.name.startswith("."))
     for name, is_folder in entries:
         if is_folder:
-            for below in _names_below(folder / name, suffixes, (*above, place)):
-                yield f"{name}/{below}"
+            try:
+                for below in _names_below(folder / name, suffixes, (*above, place)):
+                    yield f"{name}/{below}"
+            except OSError:
+                yield name
         elif name.lower().endswith(suffixes):
             yield name
 

@@ -129,9 +129,13 @@ def expand(given: str) -> Iterator[Input]:
     elif "://" in given:
         yield Input(given, given, PurePath(_last_part(given) or "url"))
     elif os.path.isdir(given):  # noqa: PTH112  (a Path raises where the answer cannot be had)
-        below = [path.relative_to(given) for path in find_pictures(given)]
+        below, missing = [], "no pictures in this folder"
+        try:
+            below = [path.relative_to(given) for path in find_pictures(given)]
+        except OSError as error:
+            missing = f"cannot be read: {error.strerror}"
         if not below:
-            yield Input(given, "", PurePath("none"), f"{given}: no pictures in this folder")
+            yield Input(given, "", PurePath("none"), f"{given}: {missing}")
         for place in below:
             joined = os.path.join(given, place)  # noqa: PTH118  (a Path would drop the ./ that was given)
             yield Input(joined, joined, place)

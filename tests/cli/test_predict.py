@@ -96,6 +96,20 @@ def test_one_bad_file_is_reported_in_its_place_and_the_others_are_analysed(predi
     assert [line.startswith("facekit: ") for line in done.stderr.splitlines()] == [True] * 5
 
 
+@pytest.mark.parametrize("locked", ["sub", "deep"])
+def test_a_folder_that_cannot_be_listed_is_reported_in_its_place(predict, album, monkeypatch, locked):
+    def scandir(folder, scandir=os.scandir):
+        if Path(folder).name == locked:
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr("os.scandir", scandir)
+    done = predict(album, album / "sub", album / "b.jpg", "--json", "-")
+    assert done.exit_code == 1
+    errors = {one["image"] for one in json.loads(done.stdout) if one["error"]}
+    assert errors == {str(next(album.rglob(locked)))}
+
+
 @pytest.mark.parametrize(
     "given", ["missing.jpg", "empty", "*.none", "http://127.0.0.1:9/a.jpg", "ftp://host/a.jpg", "http://["]
 )
