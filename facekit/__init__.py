@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 _EXPORTS = {
+    "AugmentConfig": "facekit.augmentation",
     "BASELINES": "facekit.baselines",
     "BaselineConfig": "facekit.baselines",
     "BaselineNetwork": "facekit.baselines",
@@ -18,6 +19,7 @@ _EXPORTS = {
     "EXPRESSIONS": "facekit.schema",
     "Evaluation": "facekit.evaluation",
     "Expression": "facekit.results",
+    "FORMATS": "facekit.data.catalog",
     "Face": "facekit.results",
     "FaceAnalyzer": "facekit.analyzer",
     "FacekitError": "facekit.errors",
@@ -29,6 +31,8 @@ _EXPORTS = {
     "WeightsError": "facekit.errors",
     "analyze": "facekit.analyzer",
     "analyze_video": "facekit.video",
+    "augment_expression": "facekit.augmentation",
+    "augment_keypoints": "facekit.augmentation",
     "crosscheck": "facekit.crosschecking",
     "evaluate": "facekit.evaluation",
     "load_dataset": "facekit.data.catalog",
@@ -41,11 +45,15 @@ __all__ = [*_EXPORTS]
 if TYPE_CHECKING:
     from facekit.analyzer import FaceAnalyzer as FaceAnalyzer
     from facekit.analyzer import analyze as analyze
+    from facekit.augmentation import AugmentConfig as AugmentConfig
+    from facekit.augmentation import augment_expression as augment_expression
+    from facekit.augmentation import augment_keypoints as augment_keypoints
     from facekit.baselines import BASELINES as BASELINES
     from facekit.baselines import BaselineConfig as BaselineConfig
     from facekit.baselines import BaselineNetwork as BaselineNetwork
     from facekit.crosschecking import CrossCheck as CrossCheck
     from facekit.crosschecking import crosscheck as crosscheck
+    from facekit.data.catalog import FORMATS as FORMATS
     from facekit.data.catalog import load_dataset as load_dataset
     from facekit.data.samples import Dataset as Dataset
     from facekit.errors import ConfigError as ConfigError

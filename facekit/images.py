@@ -83,8 +83,7 @@ def read_image(
     """
     if color not in ("rgb", "bgr"):
         raise ConfigError(f"unknown color {color!r}: expected 'rgb' or 'bgr'")
-    torch = sys.modules.get("torch")  # a tensor cannot exist before torch was imported
-    if torch is not None and isinstance(source, torch.Tensor):
+    if _is_tensor(source):
         return _from_array(_array_of(source), color, max_pixels)
     if isinstance(source, np.ndarray):
         return _from_array(source, color, max_pixels)
@@ -124,8 +123,17 @@ def as_inputs(x: Any) -> tuple[Iterable[Any], bool]:
     """Give the pictures in `x`, and whether it is a single one.
 
     A list, tuple, generator or batch (B, ...) of four dimensions holds many; anything else is one.
+
+    Raises
+    ------
+    ImageError
+        A batch has a wrong type or shape.
     """
-    if isinstance(x, (list, tuple)) or getattr(x, "ndim", None) == 4:
+    if getattr(x, "ndim", None) == 4:
+        for one in x[:1]:
+            _check_kind(_array_of(one) if _is_tensor(one) else one)
+        return x, False
+    if isinstance(x, (list, tuple)):
         return x, False
     if isinstance(x, Iterator) and not hasattr(x, "read"):  # an open file iterates over lines
         return x, False
@@ -136,6 +144,7 @@ def names_below(folder: str | os.PathLike[str], suffixes: Iterable[str] = SUFFIX
     """Give the files of a folder and its subfolders whose names end so, as relative paths in their order.
 
     Hidden files and folders are left out. Links to folders are followed, but not to a folder that holds them.
+    A subfolder that cannot be listed is given itself: who reads it as a picture is told why.
     """
     yield from _names_below(Path(folder), tuple(suffixes), ())
 
@@ -160,8 +169,11 @@ def _names_below(folder: Path, suffixes: tuple[str, ...], above: tuple[Path, ...
         entries = sorted((entry.name, _is_folder(entry)) for entry in found if not entry.name.startswith("."))
     for name, is_folder in entries:
         if is_folder:
-            for below in _names_below(folder / name, suffixes, (*above, place)):
-                yield f"{name}/{below}"
+            try:
+                for below in _names_below(folder / name, suffixes, (*above, place)):
+                    yield f"{name}/{below}"
+            except OSError:
+                yield name
         elif name.lower().endswith(suffixes):
             yield name
 
@@ -289,6 +301,11 @@ def _from_16_bits(gray: NDArray[Any]) -> NDArray[np.uint8]:
     return ((gray.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
+def _is_tensor(x: Any) -> bool:
+    torch = sys.modules.get("torch")  # a tensor cannot exist before torch was imported
+    return torch is not None and isinstance(x, torch.Tensor)
+
+
 def _array_of(tensor: Any) -> NDArray[Any]:
     """Bring a tensor (3, H, W) to an array (H, W, 3)."""
     if tensor.ndim != 3 or tensor.shape[0] != 3:
@@ -300,13 +317,22 @@ def _array_of(tensor: Any) -> NDArray[Any]:
     return np.asarray(tensor.permute(1, 2, 0).cpu().numpy())
 
 
-def _from_array(array: NDArray[Any], color: str, max_pixels: int) -> NDArray[np.uint8]:
-    import cv2
-
+def _check_kind(array: NDArray[Any]) -> None:
+    """Raise ImageError unless an array has the shape and type of a picture."""
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 3, 4)):
         raise ImageError(
             f"an array of shape {array.shape}; expected (H, W), (H, W, 1|3|4) or a batch (B, H, W, 3)"
         )
+    if array.dtype != np.uint8 and not np.issubdtype(array.dtype, np.floating):
+        raise ImageError(
+            f"array of shape {array.shape} and dtype {array.dtype}; expected uint8, or floats 0..1"
+        )
+
+
+def _from_array(array: NDArray[Any], color: str, max_pixels: int) -> NDArray[np.uint8]:
+    import cv2
+
+    _check_kind(array)
     where = f"array of shape {array.shape}"
     _check_size(where, array.shape[1], array.shape[0], max_pixels)
     if np.issubdtype(array.dtype, np.floating):
@@ -315,8 +341,6 @@ def _from_array(array: NDArray[Any], color: str, max_pixels: int) -> NDArray[np.
             raise ImageError(f"{where} of floats {low:g}..{high:g}; expected 0..1, without NaN")
         floats = np.ascontiguousarray(array, np.float32)
         array = np.asarray(cv2.convertScaleAbs(floats, alpha=255)).reshape(array.shape)
-    elif array.dtype != np.uint8:
-        raise ImageError(f"{where} and dtype {array.dtype}; expected uint8, or floats 0..1")
     if array.ndim == 2 or array.shape[2] == 1:
         return _converted(array, cv2.COLOR_GRAY2RGB)
     if array.shape[2] == 4:

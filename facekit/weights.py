@@ -144,10 +144,10 @@ def find_weights(weights: str | os.PathLike[str]) -> tuple[str, Path, str | None
         Neither a shipped name nor a file.
     """
     manifest = shipped()
-    if str(weights) in manifest:
-        entry = manifest[str(weights)]
-        folder = Path(str(resources.files("facekit") / "pretrained"))
-        return Path(entry["file"]).stem, folder / entry["file"], entry["sha256"]
+    for name, entry in manifest.items():
+        if str(weights) in (name, stem := Path(entry["file"]).stem):  # results name the weights by the stem
+            folder = Path(str(resources.files("facekit") / "pretrained"))
+            return stem, folder / entry["file"], entry["sha256"]
     path = Path(weights)
     if path.is_dir():
         path = path / "weights.safetensors"

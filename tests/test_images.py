@@ -364,6 +364,15 @@ def test_one_input_or_many(scene, tmp_path):
     assert as_inputs(iter(()))[1] is False
 
 
+def test_a_batch_of_a_wrong_type_or_shape_is_an_image_error(scene):
+    with pytest.raises(ImageError, match="dtype int64; expected uint8"):
+        as_inputs(np.stack([scene, scene]).astype(np.int64))
+    with pytest.raises(ImageError, match=r"expected \(H, W\), \(H, W, 1"):
+        as_inputs(np.zeros((2, 3, 30, 30), np.uint8))
+    with pytest.raises(ImageError, match=r"expected \(3, H, W\) or a batch"):
+        as_inputs(torch.zeros(2, 30, 30, 3))
+
+
 def test_pictures_in_a_folder_are_found_sorted_and_only_they(tmp_path):
     for name in ("b.jpg", "a/z.PNG", "a/notes.txt", "c.jpeg", "a/b/x.webp", "jpg", "d.jpg.part", "e.tiff"):
         path = tmp_path / name

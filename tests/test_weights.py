@@ -52,6 +52,12 @@ def test_every_shipped_file_has_the_sha256_of_the_manifest_and_all_fit_the_wheel
     assert total < 25e6
 
 
+def test_the_name_in_results_finds_the_shipped_weights():
+    for name in shipped():
+        found = weights.find_weights(name)
+        assert weights.find_weights(found[0]) == found
+
+
 def test_the_shipped_header_says_where_the_weights_come_from():
     header = load_weights("default").header
     for key in (

@@ -120,4 +120,6 @@ def batch(
         for far in run_batch(sources, out, config):
             tick(far.pictures, far.planned)
     console.say(f"{out}: {far.pictures:,} pictures, {far.faces:,} faces, {far.failed:,} pictures failed")
+    if far.failed:
+        console.complain(f"{out}: {far.failed:,} of {far.planned:,} pictures failed; the shards say why")
     raise typer.Exit(0 if not far.failed else 2 if far.failed == far.planned else 1)

@@ -13,14 +13,28 @@ from typer.core import TyperGroup
 
 from facekit.errors import FacekitError
 
+UsageError: type[Any] = typer.BadParameter.__mro__[1]
+"""Of the click that typer brings with it, or of the one beside it."""
+
 
 class Commands(TyperGroup):
     """Commands whose foreseen errors become one line on stderr and exit code 2."""
+
+    def make_context(self, info_name: str | None, args: list[str], *others: Any, **extra: Any) -> Any:
+        """Read the options before the command."""
+        if not args:  # shows the help
+            return super().make_context(info_name, args, *others, **extra)
+        try:
+            return super().make_context(info_name, args, *others, **extra)
+        except UsageError as error:
+            _fail_usage(error)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         try:
             return super().invoke(ctx)
+        except UsageError as error:
+            _fail_usage(error)
         except FacekitError as error:
             _fail(str(error))
         except BrokenPipeError:
@@ -48,6 +62,10 @@ def say(text: str, *, error: bool = False) -> None:
 def complain(text: str) -> None:
     """Write one line to stderr."""
     say(f"facekit: {' '.join(text.split())}", error=True)
+
+
+def _fail_usage(error: Any) -> NoReturn:
+    _fail(f"{error.format_message().rstrip('.')}; see `{error.ctx.command_path} --help`")
 
 
 def _fail(text: str) -> NoReturn:

@@ -12,6 +12,7 @@ from pathlib import Path, PurePath
 from typing import IO, TYPE_CHECKING
 
 from facekit import writing
+from facekit.errors import ConfigError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,6 +34,13 @@ def written(target: str) -> Iterator[IO[str]]:
     else:
         with writing.written(path) as stream:
             yield stream
+
+
+def refuse_inputs(targets: Iterable[str | None], taken: set[str]) -> None:
+    """Raise ConfigError if a file that is to be written has the key of an input, see `keys_of`."""
+    for target in targets:
+        if target not in (None, "-") and keys_of([target]) <= taken:
+            raise ConfigError(f"{target}: this is an input; give the output another name")
 
 
 class PictureFolder:
@@ -77,4 +85,4 @@ def keys_of(paths: Iterable[str]) -> set[str]:
 
 def _key(path: Path) -> str:
     """Give what all names of one file share, also where upper and lower case are the same."""
-    return str(path.resolve()).casefold()
+    return os.path.realpath(path).casefold()  # a Path raises where links lead back to themselves

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
@@ -31,7 +31,7 @@ from facekit_cli.options import (
     MinScore,
     WeightsName,
 )
-from facekit_cli.outputs import PictureFolder, keys_of, written
+from facekit_cli.outputs import PictureFolder, keys_of, refuse_inputs, written
 
 if TYPE_CHECKING:
     from facekit.analyzer import FaceAnalyzer
@@ -93,6 +93,8 @@ def predict(
     from facekit.images import MAX_PIXELS
 
     found = [one for given in inputs for one in expand(given)]
+    taken = keys_of(one.source for one in found if isinstance(one.source, str))
+    refuse_inputs((json_file, csv_file), taken)
     analyzer = FaceAnalyzer(
         device,
         detector,
@@ -108,7 +110,7 @@ def predict(
     )
     failed = 0
     with ExitStack() as stack:
-        sinks = [stack.enter_context(sink) for sink in _sinks(found, json_file, csv_file, draw, crops)]
+        sinks = [stack.enter_context(sink) for sink in _sinks(taken, json_file, csv_file, draw, crops)]
         tick = stack.enter_context(console.progress("pictures"))
         for count, (one, faces) in enumerate(zip(found, analyse(analyzer, found), strict=True), 1):
             failed += faces.error is not None
@@ -126,19 +128,23 @@ def expand(given: str) -> Iterator[Input]:
         yield Input(given, sys.stdin.buffer.read(), PurePath("stdin"))
     elif "://" in given:
         yield Input(given, given, PurePath(_last_part(given) or "url"))
-    elif Path(given).is_dir():
-        below = [path.relative_to(given) for path in find_pictures(given)]
+    elif os.path.isdir(given):  # noqa: PTH112  (a Path raises where the answer cannot be had)
+        below, missing = [], "no pictures in this folder"
+        try:
+            below = [path.relative_to(given) for path in find_pictures(given)]
+        except OSError as error:
+            missing = f"cannot be read: {error.strerror}"
         if not below:
-            yield Input(given, "", PurePath("none"), f"{given}: no pictures in this folder")
+            yield Input(given, "", PurePath("none"), f"{given}: {missing}")
         for place in below:
             joined = os.path.join(given, place)  # noqa: PTH118  (a Path would drop the ./ that was given)
             yield Input(joined, joined, place)
-    elif glob.has_magic(given) and not Path(given).exists():
+    elif glob.has_magic(given) and not os.path.exists(given):  # noqa: PTH110
         matches = sorted(glob.glob(given, recursive=True))  # noqa: PTH207  (Path takes no absolute patterns)
         if not matches:
             yield Input(given, "", PurePath("none"), f"{given}: no file matches")
-        for match in matches:
-            yield from expand(match)
+        # A folder that matches stands for pictures that may match too.
+        yield from {one.name: one for match in matches for one in expand(match)}.values()
     else:
         yield Input(given, given, PurePath(PurePath(given).name))
 
@@ -163,10 +169,9 @@ def analyse(analyzer: FaceAnalyzer, inputs: Sequence[Input]) -> Iterator[Faces]:
 
 
 def _sinks(
-    inputs: Sequence[Input], json_file: str | None, csv_file: str | None, draw: str | None, crops: str | None
+    taken: set[str], json_file: str | None, csv_file: str | None, draw: str | None, crops: str | None
 ) -> Iterator[Any]:
     """Give a context manager of a Sink for everything that was asked for."""
-    taken = keys_of(one.source for one in inputs if isinstance(one.source, str))
     yield _complaints()
     if json_file is not None:
         yield _json_list(json_file)

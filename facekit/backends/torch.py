@@ -54,7 +54,8 @@ def choose_precision(precision: str, device: torch.device) -> torch.dtype:
     """
     if precision != "auto":
         if precision not in PRECISIONS:
-            raise ConfigError(f"unknown precision {precision!r}: expected auto, {', '.join(PRECISIONS)}")
+            known = ", ".join(PRECISIONS)
+            raise ConfigError(f"unknown precision {precision!r}: expected auto, {known}, or int8 with onnx")
         return PRECISIONS[precision]
     return torch.bfloat16 if multiplies_bfloat16(device) else torch.float32
 

@@ -13,7 +13,8 @@ from facekit.batch.chunks import Chunk
 from facekit.errors import ConfigError
 from facekit.writing import written
 
-FILE = "plan.jsonl"
+FILE = "plan.json-lines"
+"""Not .jsonl, for what ends so in the folder are shards."""
 _LONGEST_END = 200
 """Bytes in which the last line, with the totals, has its place."""
 

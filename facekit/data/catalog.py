@@ -128,9 +128,12 @@ def load_dataset(path: str | os.PathLike[str], format: str = "auto", *, strict: 
 
 def _existing(path: str | os.PathLike[str]) -> Path:
     place = Path(path)
-    if not place.exists():
-        raise DatasetError(f"{place}: no such file or folder; check the path")
-    return place
+    try:
+        if place.exists():
+            return place
+    except OSError as error:
+        raise DatasetError(f"{place}: cannot be read: {error.strerror}") from error
+    raise DatasetError(f"{place}: no such file or folder; check the path")
 
 
 def _description(place: Path) -> str:

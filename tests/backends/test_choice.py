@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from facekit import backends
 from facekit.backends import choose_backend
@@ -54,3 +55,10 @@ def test_a_name_is_taken_as_it_is_if_it_is_known():
 def test_unknown_weights_are_named():
     with pytest.raises(WeightsError, match="no weights 'mine'"):
         choose_backend("auto", "mine", "cpu", "auto")
+
+
+def test_an_unknown_precision_is_told_all_there_are():
+    from facekit.backends.torch import choose_precision
+
+    with pytest.raises(ConfigError, match="expected auto, fp32, bf16, fp16, or int8 with onnx"):
+        choose_precision("x", torch.device("cpu"))

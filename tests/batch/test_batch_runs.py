@@ -17,6 +17,7 @@ from facekit.analyzer import FaceAnalyzer
 from facekit.batch import local, running
 from facekit.batch.chunks import Chunk
 from facekit.batch.local import AHEAD, LocalEngine
+from facekit.batch.plan import FILE as PLAN
 from facekit.batch.running import BatchConfig, run_batch
 from facekit.batch.shards import locked
 from facekit.batch.work import Task, Worker
@@ -124,7 +125,7 @@ def test_shards_that_are_gone_or_damaged_are_made_again_and_half_written_ones_go
     shards[0].unlink()
     os.truncate(shards[1], shards[1].stat().st_size // 2)
     os.truncate(shards[2], shards[2].read_bytes().index(b"\n") + 1)
-    for left in ("part-000003.jsonl", "manifest.json", "plan.jsonl"):
+    for left in ("part-000003.jsonl", "manifest.json", PLAN):
         (tmp_path / f".{left}.left").touch()
     assert run(pictures, tmp_path, config)[0].pictures == 30 - 3 * 8
     assert rows(tmp_path) == unbroken
@@ -152,7 +153,7 @@ def test_a_run_killed_at_any_point_goes_on_and_has_each_picture_once(pictures, c
     options = ("--backend", "onnx", "--detector", "none", "--weights", config.analysis.weights)
     command = (pictures, "--out", out, *options, "--batch-size", 4, "--shard-size", 7, "--workers", 2)
     for point in (
-        lambda: (out / "plan.jsonl").is_file(),
+        lambda: (out / PLAN).is_file(),
         lambda: len(list(out.glob("part-*"))) >= 1,
         lambda: len(list(out.glob("part-*"))) >= 3,
     ):
@@ -236,4 +237,7 @@ def test_the_command_fails_when_every_picture_does(config, tmp_path):
     options = ["--backend", "onnx", "--detector", "none", "--weights", config.analysis.weights]
     done = CliRunner().invoke(app, ["batch", str(tmp_path), "--out", str(tmp_path / "out"), *options])
     assert done.exit_code == 2
-    assert "1 pictures failed" in done.output
+    assert "1 pictures failed" in done.stdout
+    expected = f"facekit: {tmp_path / 'out'}: 1 of 1 pictures failed; the shards say why\n"
+    assert done.stderr == expected
+    assert {path.name for path in (tmp_path / "out").glob("*.jsonl")} == {"part-000000.jsonl"}

@@ -34,11 +34,18 @@ def test_every_command_has_help(facekit, name):
 
 
 @pytest.mark.parametrize("arguments", [["nonsense"], ["--nonsense"], ["predict"]])
-def test_wrong_usage_is_exit_2(facekit, arguments):
+def test_wrong_usage_is_one_line_and_exit_2(facekit, arguments):
     done = facekit(*arguments)
     assert done.exit_code == 2
     assert done.stdout == ""
-    assert done.stderr
+    assert done.stderr.startswith("facekit: ")
+    assert done.stderr.count("\n") == 1
+
+
+def test_no_command_shows_the_help(facekit):
+    done = facekit()
+    assert "Usage: " in done.output
+    assert "\n  predict " in done.output
 
 
 def test_the_script_and_the_module_are_the_app():

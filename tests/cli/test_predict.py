@@ -61,6 +61,9 @@ def test_globs_are_expanded(predict, album, save_picture):
     assert names(predict(f"{album}/*.jp*g", "--json", "-").stdout) == [f"{album}/b.jpg", f"{album}/z.jpeg"]
     found = names(predict(f"{album}/**/b.jpg", "--json", "-").stdout)
     assert found == [f"{album}/b.jpg", f"{album}/sub/b.jpg"]
+    (album / "notes.txt").unlink()
+    found = names(predict(f"{album}/**", "--json", "-").stdout)
+    assert sorted(found) == names(predict(album, "--json", "-").stdout)
     bracketed = save_picture(album / "c[1].png")
     assert names(predict(bracketed, "--json", "-").stdout) == [str(bracketed)]
 
@@ -77,17 +80,34 @@ def test_a_dash_is_stdin(predict, album):
 def test_one_bad_file_is_reported_in_its_place_and_the_others_are_analysed(predict, album):
     (album / "m.jpg").write_bytes((album / "b.jpg").read_bytes()[:300])
     (album / "n.jpg").write_text("text")
-    done = predict(album, album / "missing.jpg", "--json", "-", "--batch-size", "2")
+    (album / "loop.jpg").symlink_to("loop.jpg")
+    long = f"{'long' * 75}.jpg"
+    done = predict(album, album / "missing.jpg", album / long, "--json", "-", "--batch-size", "2")
     assert done.exit_code == 1
     found = json.loads(done.stdout)
     errors = {Path(one["image"]).name: one["error"] for one in found if one["error"]}
-    assert set(errors) == {"m.jpg", "n.jpg", "missing.jpg"}
+    assert set(errors) == {"m.jpg", "n.jpg", "missing.jpg", "loop.jpg", long}
     assert "cut off" in errors["m.jpg"]
     assert "not a picture" in errors["n.jpg"]
     assert "no such file" in errors["missing.jpg"]
+    assert "cannot be read" in errors[long]
     for one in found:
         assert bool(one["error"]) == (one["faces"] == []) == (one["width"] is one["height"] is None)
-    assert [line.startswith("facekit: ") for line in done.stderr.splitlines()] == [True] * 3
+    assert [line.startswith("facekit: ") for line in done.stderr.splitlines()] == [True] * 5
+
+
+@pytest.mark.parametrize("locked", ["sub", "deep"])
+def test_a_folder_that_cannot_be_listed_is_reported_in_its_place(predict, album, monkeypatch, locked):
+    def scandir(folder, scandir=os.scandir):
+        if Path(folder).name == locked:
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr("os.scandir", scandir)
+    done = predict(album, album / "sub", album / "b.jpg", "--json", "-")
+    assert done.exit_code == 1
+    errors = {one["image"] for one in json.loads(done.stdout) if one["error"]}
+    assert errors == {str(next(album.rglob(locked)))}
 
 
 @pytest.mark.parametrize(
@@ -197,6 +217,15 @@ def test_a_drawing_never_overwrites_an_input(predict, album, tmp_path, save_pict
     assert (album / "b-2.jpg").is_file()
 
 
+@pytest.mark.parametrize("option", ["--json", "--csv"])
+def test_a_list_never_overwrites_an_input(predict, album, option):
+    before = (album / "b.jpg").read_bytes()
+    done = predict(album, option, album / "sub" / ".." / "b.jpg")
+    assert done.exit_code == 2
+    assert done.stderr == f"facekit: {album}/sub/../b.jpg: this is an input; give the output another name\n"
+    assert (album / "b.jpg").read_bytes() == before
+
+
 def test_options_reach_the_analyzer(facekit, untrained, album):
     def run(*options):
         return facekit("predict", album / "b.jpg", "--json", "-", "--weights", untrained, *options)
@@ -232,8 +261,12 @@ def test_wrong_settings_are_one_line_and_exit_2(facekit, untrained, album, optio
 @pytest.mark.parametrize(
     "arguments", [[], ["a.jpg", "--nonsense"], ["a.jpg", "--batch-size", "0"], ["a.jpg", "--min-score", "2"]]
 )
-def test_wrong_usage_is_exit_2(facekit, arguments):
-    assert facekit("predict", *arguments).exit_code == 2
+def test_wrong_usage_is_one_line_and_exit_2(facekit, arguments):
+    done = facekit("predict", *arguments)
+    assert done.exit_code == 2
+    assert done.stderr.startswith("facekit: ")
+    assert done.stderr.endswith("predict --help`\n")
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_url_is_read(predict, album):

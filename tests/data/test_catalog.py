@@ -71,6 +71,8 @@ def test_a_format_shows_its_layout(name: str) -> None:
 
 
 def test_what_is_no_dataset(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"File name too long$"):
+        load_dataset(tmp_path / ("long" * 75))
     with pytest.raises(DatasetError, match="no such file"):
         load_dataset(tmp_path / "absent")
     with pytest.raises(DatasetError, match="an empty folder"):
