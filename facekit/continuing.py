@@ -56,4 +56,4 @@ def header_after(header: dict[str, Any], given: Weights, network: SharedNetwork)
 def seen_before(start: str) -> set[bytes]:
     """Give the content hashes of the pictures that weights come from."""
     seen = seen_by(start)
-    return set() if seen is None else {hash_.tobytes() for hash_ in seen}
+    return set() if seen is None else set(seen.view("V8").tolist())

@@ -34,7 +34,7 @@ LONGEST_SIDE = 640
 
 LARGE_FACES = 512
 """Larger pictures, pixels, are also seen at half their size, and so on: training showed no face above
-280 pixels, and few that fill the picture."""
+350 pixels, and few that fill the picture."""
 
 LAST_LOOK = 256
 """Where no face is sure, pictures above this, pixels, are seen at half their size too, and so on."""
