@@ -104,7 +104,7 @@ class FaceAnalyzer:
         self.detector = make_detector(
             detector, detector_model, min_score=min_score, device=device, backend=backend
         )
-        self._files, self._min_score = model_files(weights, detector, detector_model), min_score
+        self._asked_detector, self._min_score = (detector, detector_model), min_score
         self.min_face, self.max_faces = min_face, max_faces
         self.max_pixels, self.allow_private, self.batch_size = max_pixels, allow_private, batch_size
 
@@ -112,7 +112,7 @@ class FaceAnalyzer:
     def identity(self) -> dict[str, Any]:
         """What its answers to a picture depend on, for JSON; another device or batch size is not among it."""
         return {
-            "files": self._files,
+            "files": model_files(self.weights, *self._asked_detector),
             "arithmetic": self.backend.arithmetic,
             "detector": self.detector.name,
             "min_score": self._min_score,

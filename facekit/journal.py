@@ -17,6 +17,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from facekit.batch.chunks import Stamp, stamp_of
 from facekit.data.samples import Dataset
 from facekit.predictions import Predictions, Predictor
 from facekit.schema import EXPRESSIONS, KEYPOINTS
@@ -171,9 +172,5 @@ def _file_of(dataset: Dataset, place: int) -> Path | None:
     return root / dataset.sources[place] if root is not None and root.is_dir() else None
 
 
-def _state(path: Path | None) -> list[int] | None:
-    """Give what changes when a file is written, its size and time; None where there is no file."""
-    if path is None or not path.is_file():
-        return None
-    stat = path.stat()
-    return [stat.st_size, stat.st_mtime_ns]
+def _state(path: Path | None) -> Stamp | None:
+    return stamp_of(str(path)) if path is not None and path.is_file() else None

@@ -137,17 +137,10 @@ def prepare(
         if backend is None or frame is None or dataset.fer2013_frame:
             canvases, places = expression_canvases(dataset, None)
         else:
-            name = config.data.detector if dataset.whole_pictures else "none"
-            aligner = PictureAligner(backend, make_detector(name), frame, config.data.crop_factor)
+            detector = make_detector(config.data.detector if dataset.whole_pictures else "none")
+            aligner = PictureAligner(backend, detector, frame, config.data.crop_factor)
             file = out / "aligner" / f"{dataset.name}.safetensors"
-            cut_by = [
-                name,
-                config.data.crop_factor,
-                frame.tolist(),
-                dataset.rows.tolist(),
-                list(dataset.sources),
-            ]
-            canvases, places = _aligned_canvases(dataset, aligner, file, resume, cut_by)
+            canvases, places = _aligned_canvases(dataset, aligner, file, resume)
         hashes = [content_hash(canvas) for canvas in canvases]
         fresh = np.array([hash_ not in others for hash_ in hashes])
         canvases, shown = canvases[fresh], dataset.select(places[fresh])
@@ -166,10 +159,12 @@ def prepare(
 
 
 def _aligned_canvases(
-    dataset: Dataset, aligner: PictureAligner, file: Path, resume: bool, cut_by: list[Any]
+    dataset: Dataset, aligner: PictureAligner, file: Path, resume: bool
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Cut stage 2's canvases, or read those that the run which is resumed has cut alike."""
-    digest = sha256(json.dumps(cut_by).encode()).hexdigest()
+    cut_by = [aligner.detector.name, aligner.crop_factor, aligner.frame.tolist()]
+    shown = [dataset.rows.tolist(), dataset.sources.tolist()]
+    digest = sha256(json.dumps([cut_by, shown]).encode()).hexdigest()
     if resume and file.is_file():
         with safe_open(file, "np") as stored:
             if (stored.metadata() or {}).get("cut_by") == digest:
