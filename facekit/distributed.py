@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
@@ -166,16 +167,13 @@ class WholeBatchNorm(nn.BatchNorm2d):
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
         assert self.momentum is not None
-        values, count = x.float(), self.batch.size * x[0, 0].numel()
-        mean: Tensor = _AddUp.apply(values.sum((0, 2, 3))) / count
-        centred = values - mean[:, None, None]
-        variance: Tensor = _AddUp.apply(centred.square().sum((0, 2, 3))) / count
+        count = self.batch.size * x[0, 0].numel()
         with torch.no_grad():
+            mean, variance = _statistics(x, count)
             self.num_batches_tracked += 1
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
-        scale = self.weight * (variance + self.eps).rsqrt()
-        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+        return _Normalise.apply(x, self.weight, self.bias, mean, variance, self.eps, count)  # type: ignore[no-any-return]
 
 
 class WholeDropout(nn.Dropout):
@@ -212,16 +210,43 @@ class _Gather(torch.autograd.Function):
         return gradient[ctx.rows], None, None
 
 
-class _AddUp(torch.autograd.Function):
-    """From each process's summand to the sum, which each process then uses for its own rows."""
+def _statistics(own: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Give mean and variance (C,) of the whole batch, `count` values a channel, of each process's rows."""
+    nothing = torch.zeros(own.shape[1], device=own.device)
+    mean, variance = torch.batch_norm_update_stats(own, nothing, nothing.clone(), 0.0)
+    share = own[:, 0].numel() / count
+    whole = _added(mean * share)
+    return whole, _added((variance + (mean - whole).square()) * share)
+
+
+class _Normalise(torch.autograd.Function):
+    """Batch norm by the mean and variance of the whole batch, on which all processes' rows bear."""
 
     @staticmethod
-    def forward(ctx: Any, own: Tensor) -> Tensor:  # noqa: ARG004
-        return _added(own.clone())
+    def forward(
+        ctx: Any,
+        own: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        mean: Tensor,
+        variance: Tensor,
+        eps: float,
+        count: int,
+    ) -> Tensor:
+        ctx.save_for_backward(own, weight, mean, variance)
+        ctx.eps, ctx.count = eps, count
+        return F.batch_norm(own, mean, variance, weight, bias, eps=eps)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # noqa: ARG004
-        return _added(gradient.clone())
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        own, weight, mean, variance = ctx.saved_tensors
+        # As if mean and variance were given; what they bring back is a line in `own` for each channel.
+        direct, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
+            gradient, own, weight, mean, variance, None, None, False, ctx.eps, [True, True, True]
+        )
+        both = _added(torch.stack([of_weight, of_bias])) * (weight * (variance + ctx.eps).rsqrt() / ctx.count)
+        through = F.batch_norm(own, mean, variance, both[0], both[1], eps=ctx.eps)
+        return direct - through, of_weight, of_bias, None, None, None, None
 
 
 def _added(tensor: Tensor) -> Tensor:
