@@ -84,10 +84,14 @@ class ExpressionConfig:
     Attributes
     ----------
     distill : float
-        Share of a teacher's answers in the default head's targets.
-    teacher : str
-        Weights that give these answers, a shipped name or a file; empty: the out-of-fold answers of networks
-        trained by `facekit train --folds`.
+        Share of teachers' answers in the default head's targets.
+    teachers : tuple of str
+        Weights whose mean answer this is, to each crop as the student sees it [1]_, shipped names or files;
+        empty: the out-of-fold answers of networks trained by `facekit train --folds`.
+
+    References
+    ----------
+    .. [1] L. Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022.
     """
 
     batch_size: int = 128
@@ -96,7 +100,7 @@ class ExpressionConfig:
     early_size: int = 48
     mixup: float = 0.0
     distill: float = 0.0
-    teacher: str = ""
+    teachers: tuple[str, ...] = ()
     watched: int = 0
     augment: AugmentConfig = AugmentConfig()
     late_augment: AugmentConfig = AugmentConfig()

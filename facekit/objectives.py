@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -182,6 +182,10 @@ class ExpressionObjective:
     mixup : float
         As far as `augment` goes, crops and their targets are mixed in pairs, by shares from a Beta
         distribution with this parameter [1]_; 0: they are not.
+    teachers : sequence of nn.Module on the device
+        Called as the network is; the mean of their answers to a batch's crops is a share of its targets.
+    distill : float
+        This share.
 
     References
     ----------
@@ -207,8 +211,11 @@ class ExpressionObjective:
         late_augment: AugmentConfig | None = None,
         watched: ExpressionSamples | None = None,
         mixup: float = 0.0,
+        teachers: Sequence[nn.Module] = (),
+        distill: float = 0.0,
     ) -> None:
         self.watched, self.mixup = watched, mixup
+        self.teachers, self.distill = teachers, distill
         self.train, self.held_out, self.heads, self.augment = train, held_out, heads, augment
         self.mean, self.std, self.batch_size = mean, std, batch_size
         self.smoothing, self.auxiliary = smoothing, auxiliary
@@ -242,16 +249,25 @@ class ExpressionObjective:
             crops = F.interpolate(crops, self.early_size, mode="bilinear", antialias=True)
         targets, weights = self.train.targets[index], self.train.weights[index]
         mixed = self._mixing(len(crops), generator) if self.mixup and strongly else lambda x: x
-        logits, start = network((mixed(crops) - self.mean) / self.std, "expression"), 0
+        seen = (mixed(crops) - self.mean) / self.std
+        logits, start = network(seen, "expression"), 0
         total = torch.zeros((), device=targets.device)
         for place, (head, classes) in enumerate(self.heads.items()):
             target = targets[:, start : start + len(classes)]
             smooth = target * (1 - self.smoothing) + self.smoothing / len(classes)
-            weighted = smooth * weights[:, place, None]
+            weighted = mixed(smooth * weights[:, place, None])
+            if head == DEFAULT_HEAD and self.teachers:
+                weighted = weighted.lerp(self._taught(seen) * weighted.sum(1, keepdim=True), self.distill)
             importance = 1.0 if place == 0 else self.auxiliary
-            total = total + importance * expression_loss(logits[head], mixed(weighted))
+            total = total + importance * expression_loss(logits[head], weighted)
             start += len(classes)
         return total
+
+    @torch.no_grad()
+    def _taught(self, crops: Tensor) -> Tensor:
+        """Give the mean of the teachers' probabilities (B, C) for normalised crops."""
+        answers = [teacher(crops, "expression")[DEFAULT_HEAD].float() for teacher in self.teachers]
+        return torch.stack(answers).softmax(-1).mean(0)
 
     def _mixing(self, count: int, generator: Generator) -> Callable[[Tensor], Tensor]:
         """Draw pairs and a share; give what mixes the rows of a batch by them."""

@@ -27,9 +27,8 @@ from facekit.data.samples import Dataset
 from facekit.distributed import Processes, join_processes
 from facekit.errors import ConfigError, DatasetError
 from facekit.fitting import EpochRecord, Mixed, fit
-from facekit.mirror import mirror_image
 from facekit.model import SharedNetwork, multiplies_bfloat16
-from facekit.objectives import ExpressionObjective, Objective, expression_logits
+from facekit.objectives import ExpressionObjective, Objective
 from facekit.preparation import (
     Prepared,
     chosen,
@@ -103,8 +102,9 @@ def train(
         yield from _train_folds(config, prepared, folder, on, resume, folds, processes)
         return
     network = _network(config, on) if given is None else go_on_with(given, config).to(on)
-    soft = processes.from_leader(lambda: soft_targets(config, folder, prepared, on))
-    objectives = build_objectives(config, prepared, on, soft)
+    soft = processes.from_leader(lambda: soft_targets(config, folder))
+    teachers = [processes.shared(teacher) for teacher in _teachers(config, on)]
+    objectives = build_objectives(config, prepared, on, soft, teachers)
     yield from fit(network, objectives, config.fit, folder, resume=resume, processes=processes)
     if not processes.leads:
         return
@@ -115,7 +115,8 @@ def train(
     seen = set(seen_contents(prepared, datasets))
     if given is not None:
         header = header_after(header, given, network)
-        seen |= seen_before(config.start)
+    for before in filter(None, (config.start, *config.expression.teachers)):
+        seen |= seen_before(before)
     save_weights(folder / "weights.safetensors", network, "shared", header)
     write_atomically(folder / "weights.seen", b"".join(sorted(seen)))
 
@@ -156,20 +157,32 @@ def _network(config: TrainConfig, device: torch.device) -> SharedNetwork:
     return SharedNetwork(config.model).to(device)
 
 
-def soft_targets(
-    config: TrainConfig, out: Path, prepared: Prepared, device: torch.device
-) -> dict[str, NDArray[np.float32]]:
-    """Give the teachers' answers (7,), by sample, if the configuration distils."""
-    if not config.expression.distill or not prepared.expressions:
+def _teachers(config: TrainConfig, device: torch.device) -> list[Mixed]:
+    """Give the networks that teach the student.
+
+    Raises
+    ------
+    ConfigError
+        They would say nothing, or tell other classes apart.
+    """
+    part, classes = config.expression, config.model.heads.get(DEFAULT_HEAD)
+    if part.teachers and not part.distill:
+        raise ConfigError("[expression] names teachers, but distill, their share, is 0")
+    networks = [load_weights(teacher).network for teacher in part.teachers]
+    for name, network in zip(part.teachers, networks, strict=True):
+        if "expression" not in network.config.tasks or network.config.heads.get(DEFAULT_HEAD) != classes:
+            raise ConfigError(f"{name}: a teacher needs the head {DEFAULT_HEAD!r} with the student's classes")
+    native = config.fit.precision == "auto" and multiplies_bfloat16(device)
+    return [
+        Mixed(network.to(device).to(memory_format=torch.channels_last), native).eval() for network in networks
+    ]
+
+
+def soft_targets(config: TrainConfig, out: Path) -> dict[str, NDArray[np.float32]]:
+    """Give the out-of-fold answers (7,), by sample, if the configuration distils by them."""
+    part = config.expression
+    if not part.distill or part.teachers or "expression" not in config.model.tasks:
         return {}
-    if config.expression.teacher:
-        network = load_weights(config.expression.teacher).network.to(device)
-        network.to(memory_format=torch.channels_last)
-        return {
-            key: answer
-            for part in prepared.expressions.values()
-            for key, answer in zip(part.keys.tolist(), _taught(network, part.samples), strict=True)
-        }
     for place in (out / "folds.npz", out.parent / "folds" / "folds.npz"):
         if place.is_file():
             stored = np.load(place, allow_pickle=False)
@@ -179,22 +192,12 @@ def soft_targets(
     )
 
 
-def _taught(network: SharedNetwork, samples: ExpressionSamples) -> NDArray[np.float32]:
-    """Give a teacher's probabilities (N, 7), the mean of those for a crop and for its mirror image."""
-    device = next(network.parameters()).device
-    running, canvases = Mixed(network, multiplies_bfloat16(device)), samples.canvases.to(device)
-    sides = [
-        expression_logits(running, side, DEFAULT_HEAD, PIXEL_MEAN, PIXEL_STD).softmax(1)
-        for side in (canvases, mirror_image(canvases))
-    ]
-    return ((sides[0] + sides[1]) / 2).cpu().numpy()
-
-
 def build_objectives(
     config: TrainConfig,
     prepared: Prepared,
     device: torch.device,
     soft: Mapping[str, NDArray[np.float32]],
+    teachers: Sequence[nn.Module] = (),
     left_out: Mapping[str, NDArray[np.bool_]] | None = None,
 ) -> list[Objective]:
     """Build what a network is trained for, on the device.
@@ -202,7 +205,9 @@ def build_objectives(
     Parameters
     ----------
     soft : mapping of sample key to (7,) float32
-        Teachers' probabilities, blended into the default head's targets.
+        Out-of-fold probabilities, blended into the default head's targets.
+    teachers : sequence of nn.Module
+        See ExpressionObjective.
     left_out : mapping of set to (N,) bool
         A fold's rows, which this network must not see.
     """
@@ -234,6 +239,8 @@ def build_objectives(
                 part.late_augment,
                 watched if watched is None else to_device(watched, device),
                 part.mixup,
+                teachers,
+                part.distill,
             )
         )
     if "keypoints" in config.model.tasks:
@@ -274,7 +281,7 @@ def _train_folds(
         folder.mkdir(exist_ok=True)
         network = _network(replace(config, fit=replace(config.fit, seed=config.fit.seed + fold)), device)
         left_out = {name: places == fold for name, places in fold_of.items()}
-        objectives = build_objectives(config, prepared, device, {}, left_out)
+        objectives = build_objectives(config, prepared, device, {}, left_out=left_out)
         yield from fit(network, objectives, config.fit, folder, resume=resume, processes=processes)
         running = processes.shared(network)
         expression = objectives[0]

@@ -137,6 +137,25 @@ def test_mixup_ends_with_the_early_phase():
     assert [bool((gray - gray.round()).abs().max() > 0.1) for gray in grays] == [True, False]
 
 
+def test_teachers_answer_for_the_very_crops_that_the_student_sees():
+    teachers, network = [Recorder(1), Recorder(5)], Recorder(3)
+    loud = AugmentConfig()
+    objective = expression_objective(
+        expressions(7), augment=loud, batch_size=7, mixup=0.5, auxiliary=0.0, teachers=teachers, distill=0.75
+    )
+    objective.start_epoch(0, 0.0, generator())
+    torch.manual_seed(0)
+    loss = objective.loss(network, 0, generator())
+    for teacher in teachers:
+        assert torch.equal(teacher.seen[0], network.seen[0])
+    likelihood = -network.logits.detach().log_softmax(0)
+    taught = torch.stack([teacher.logits.softmax(0) for teacher in teachers]).mean(0)
+    expected = 0.25 * likelihood.mean() + 0.75 * (taught * likelihood).sum()
+    assert loss.item() == pytest.approx(expected.item(), abs=1e-5)
+    loss.backward()
+    assert all(teacher.logits.grad is None for teacher in teachers)
+
+
 def test_validation_counts_right_answers():
     figures = expression_objective(expressions(70)).validate(Recorder(2))
     assert figures["made_accuracy"] == pytest.approx(1 / 7)

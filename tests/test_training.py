@@ -24,9 +24,9 @@ from facekit.errors import ConfigError, DatasetError, ImageError
 from facekit.fitting import FitConfig
 from facekit.model import ModelConfig
 from facekit.preparation import Prepared, prepare
-from facekit.schema import EXPRESSIONS, MEAN_FACE, PIXEL_MEAN, PIXEL_STD
-from facekit.training import build_objectives, soft_targets, train
-from facekit.weights import load_weights
+from facekit.schema import EXPRESSIONS, MEAN_FACE
+from facekit.training import train
+from facekit.weights import load_weights, seen_by
 
 CPU = torch.device("cpu")
 TINY = TrainConfig(
@@ -220,24 +220,33 @@ def test_distillation_without_folds_says_what_to_do(fer2013, points, tmp_path):
         run(student, [fer2013, points], tmp_path / "student")
 
 
-def test_a_teacher_answers_for_each_picture_and_its_mirror_image(fer2013, points, tmp_path):
-    run(TINY, [fer2013, points], tmp_path)
-    part = replace(TINY.expression, distill=0.25, teacher=str(tmp_path))
-    config = replace(TINY, expression=part)
-    prepared = prepared_from(config, fer2013, points, out=tmp_path)
-    soft = soft_targets(config, tmp_path, prepared, CPU)
-    crop = torch.from_numpy(picture(7))[None, None] / 255
-    crops = torch.cat([crop, crop.flip(-1)])
-    with torch.inference_mode():
-        logits = load_weights(tmp_path).network.expression((crops - PIXEL_MEAN) / PIXEL_STD)["fer2013"]
-    answer = logits.softmax(1).mean(0).numpy()
-    np.testing.assert_allclose(soft["fer2013:7"], answer, atol=5e-3)  # bfloat16 where the processor has it
+def test_a_student_learns_from_teachers_and_counts_what_they_have_seen(fer2013, points, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    run(TINY, [fer2013, points], first)
+    part = replace(TINY.expression, distill=0.75, teachers=(str(first), "default"))
+    run(replace(TINY, expression=part), [fer2013, points], second)
+    taught = load_weights(second)
+    assert taught.header["training"]["expression"]["teachers"] == [str(first), "default"]
+    assert not torch.equal(
+        *(weights.network.expression_heads["fer2013"].weight for weights in (taught, load_weights(first)))
+    )
+    seen, by_teacher = (set(seen_by(weights).tolist()) for weights in (second, "default"))
+    assert by_teacher < seen
 
-    plain, taught = (build_objectives(config, prepared, CPU, given)[0].train for given in ({}, soft))
-    own = prepared.expressions["fer2013"]
-    place = np.flatnonzero(own.keys[~own.held_out] == "fer2013:7")[0]
-    expected = 0.75 * plain.targets[place, :7].numpy() + 0.25 * soft["fer2013:7"]
-    np.testing.assert_allclose(taught.targets[place, :7].numpy(), expected, atol=1e-5)
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({"teachers": ("default",)}, "distill, their share, is 0"),
+        ({"teachers": ("points",), "distill": 0.5}, "a teacher needs the head 'fer2013'"),
+    ],
+)
+def test_teachers_that_cannot_teach_are_refused(fer2013, points, tmp_path, monkeypatch, settings, says):
+    monkeypatch.chdir(tmp_path)
+    if settings["teachers"] == ("points",):
+        run(TINY, [points], tmp_path / "points")
+    with pytest.raises(ConfigError, match=says):
+        run(replace(TINY, expression=replace(TINY.expression, **settings)), [fer2013, points], tmp_path / "x")
 
 
 def test_a_run_begins_with_given_weights(fer2013, points, tmp_path):
