@@ -104,6 +104,17 @@ def detection_sides(result: Result) -> str:
     return _detection("longest side, pixels", result["by_side"])
 
 
+def detection_sheets(result: Result) -> str:
+    """Give what facekit's detector finds on sheets of four scenes by the longest side that it shrinks to."""
+    return table(
+        ("longest side, pixels", "labelled faces found", "of", "ms a sheet, one core"),
+        (
+            (side, f"{told['recall']:.3f}", str(told["faces"]), f"{told['one_core']['median_ms']:.1f}")
+            for side, told in result["sheets"].items()
+        ),
+    )
+
+
 def _detection(corner: str, rows: Mapping[str, Any]) -> str:
     return table(
         (corner, *FOUND.values(), "ms for 640x480, one core"),
@@ -623,6 +634,7 @@ TABLES: Mapping[str, Table] = {
     "detection": Table("detection", "cpu", detection),
     "detection_scores": Table("detection", "cpu", detection_scores),
     "detection_sides": Table("detection", "cpu", detection_sides),
+    "detection_sheets": Table("detection", "cpu", detection_sheets),
     "detection_keypoints": Table("detection", "cpu", detection_keypoints),
     "detectors": Table("latency", "cpu", detectors),
     "cold_start": Table("latency", "cpu", cold_start),

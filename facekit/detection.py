@@ -29,12 +29,24 @@ NMS_OVERLAP = 0.3
 VISIBLE = 1 / 3
 """Least share of a face's box that lies in the picture: YuNet sees faces in the padding of narrow ones."""
 
-LONGEST_SIDE = 640
-"""Pixels; larger pictures are shrunk to it unless told otherwise."""
+LONGEST_SIDE = 960
+"""Pixels; larger pictures are shrunk to it before a network sees them, unless told otherwise."""
+
+HAAR_LONGEST_SIDE = 640
+"""Pixels; Haar's cascades take half a second for this already."""
+
+USUAL_PIXELS = 640 * 480
+"""Of a picture; of larger ones fewer go through the network together."""
+
+LARGEST_FACE = 350
+"""Longest side, pixels of a view, of training's faces; eyes and mouths of larger ones look like faces."""
+
+INSIDE = 0.75
+"""Share of such a part's box that lies in the face's."""
 
 LARGE_FACES = 512
-"""Larger pictures, pixels, are also seen at half their size, and so on: training showed no face above
-350 pixels, and few that fill the picture."""
+"""Larger pictures, pixels, are also seen at half their size, and so on: training showed few larger faces, and
+few that fill the picture."""
 
 LAST_LOOK = 256
 """Where no face is sure, pictures above this, pixels, are seen at half their size too, and so on."""
@@ -134,7 +146,8 @@ class FacekitDetector:
     device : str
         auto, cpu, cuda, cuda:N or mps.
     batch_size : int
-        Pictures that go through the network together, where their sizes agree.
+        Pictures of up to 640x480 that go through the network together, where their sizes agree; of larger
+        ones fewer, so that they need no more memory.
     backend : str
         torch or onnx.
 
@@ -169,7 +182,9 @@ class FacekitDetector:
         sure = self._logit(SURE)
         unsure = [own[-1] for own, parts in zip(views, found, strict=True) if not _any_above(sure, parts)]
         self._look([half for view in unsure for half in _halves(view, LAST_LOOK)], found)
-        return [self._joined(image, parts) for image, parts in zip(images, found, strict=True)]
+        return [
+            self._joined(image, own[0], parts) for image, own, parts in zip(images, views, found, strict=True)
+        ]
 
     def _views(self, place: int, image: Image) -> list[_View]:
         """Give a picture at its size for the network, and halved for large faces until it is small."""
@@ -186,19 +201,22 @@ class FacekitDetector:
         sizes: dict[tuple[int, int], list[_View]] = {}
         for view in views:
             sizes.setdefault(padded_size(*view.picture.shape[:2]), []).append(view)
-        for alike in sizes.values():
-            for start in range(0, len(alike), self.batch_size):
-                batch = alike[start : start + self.batch_size]
+        for (height, width), alike in sizes.items():
+            together = max(1, min(self.batch_size, self.batch_size * USUAL_PIXELS // (height * width)))
+            for start in range(0, len(alike), together):
+                batch = alike[start : start + together]
                 cells = self._run([view.picture for view in batch], min_logit)
                 for view, (boxes, logits) in zip(batch, cells, strict=True):
                     large = (boxes[:, 2:] - boxes[:, :2]).min(1) >= view.least
                     found[view.place].append((boxes[large] * view.factors, logits[large]))
 
-    def _joined(self, image: Image, found: Sequence[Found]) -> Detections:
+    def _joined(self, image: Image, whole: _View, found: Sequence[Found]) -> Detections:
         boxes, logits = (np.concatenate(parts) for parts in zip(*found, strict=True))
         if len(found) > 1:
             kept = _best(boxes, logits)
             boxes, logits = boxes[kept], logits[kept]
+        faces = ~_are_parts(boxes, logits, LARGEST_FACE * whole.factors.max())
+        boxes, logits = boxes[faces], logits[faces]
         return _in_order(boxes, sigmoid(self._slope * logits + self._offset), self.min_score, image)
 
 
@@ -307,7 +325,7 @@ class HaarDetector:
         return [self._detect(image) for image in images]
 
     def _detect(self, image: Image) -> Detections:
-        small, boxes_scale = _shrink(to_gray(image), LONGEST_SIDE)
+        small, boxes_scale = _shrink(to_gray(image), HAAR_LONGEST_SIDE)
         boxes: list[NDArray[Any]] = [np.zeros((0, 4))]
         scores: list[NDArray[Any]] = [np.zeros(0)]
         frontal, profile = self._cascades.get()
@@ -468,6 +486,13 @@ def _best(boxes: NDArray[Any], scores: NDArray[Any], overlap: float = NMS_OVERLA
         best, rest = rest[:1], rest[1:]
         rest = rest[geometry.overlaps(boxes[best], boxes[rest])[0] <= overlap]
     return np.array(kept, np.int64)
+
+
+def _are_parts(boxes: NDArray[Any], scores: NDArray[Any], largest: float) -> NDArray[np.bool_]:
+    """Tell which boxes (N,) are parts of a face longer than `largest`: they lie in a surer box."""
+    long = (boxes[:, 2:] - boxes[:, :2]).max(1) > largest
+    inside = geometry.intersections(boxes[long], boxes) > INSIDE * geometry.areas(boxes)
+    return np.asarray((inside & (scores[long, None] > scores)).any(0))
 
 
 def _in_order(boxes: NDArray[Any], scores: NDArray[Any], min_score: float, image: Image) -> Detections:

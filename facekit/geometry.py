@@ -257,11 +257,16 @@ def areas(boxes: Array) -> Array:
     return extent[..., 0] * extent[..., 1]
 
 
-def overlaps(first: Floats, second: Floats) -> Floats:
-    """Give the intersection over union (N, M) of boxes (N, 4) with boxes (M, 4)."""
+def intersections(first: Floats, second: Floats) -> Floats:
+    """Give the areas (N, M) that boxes (N, 4) share with boxes (M, 4), square pixels."""
     low = np.maximum(first[:, None, :2], second[None, :, :2])
     high = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    shared = areas(np.concatenate([low, high], -1))
+    return np.asarray(areas(np.concatenate([low, high], -1)))
+
+
+def overlaps(first: Floats, second: Floats) -> Floats:
+    """Give the intersection over union (N, M) of boxes (N, 4) with boxes (M, 4)."""
+    shared = intersections(first, second)
     union = areas(first)[:, None] + areas(second)[None] - shared
     return np.asarray(shared / np.maximum(union, np.finfo(np.float64).tiny))
 

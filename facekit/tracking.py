@@ -161,10 +161,8 @@ class Tracker:
         """Tell whether a box lies half or more in that of a face known well, or the other way round."""
         known = [track for track in self.tracks if track.sightings >= TRUSTED and time - track.time <= COAST]
         boxes = np.array([track.box_at(time) for track in known]).reshape(-1, 4)
-        overlap = geometry.overlaps(box[None], boxes)[0]
-        sizes = geometry.areas(boxes), geometry.areas(box)
-        shared = overlap * (sizes[0] + sizes[1]) / (1 + overlap)
-        return bool((shared > np.minimum(*sizes) / 2).any())
+        smaller = np.minimum(geometry.areas(boxes), geometry.areas(box))
+        return bool((geometry.intersections(box[None], boxes)[0] > smaller / 2).any())
 
     @staticmethod
     def _doubts(track: Track, time: float, box: Floats) -> bool:

@@ -13,7 +13,7 @@ from test_detection import ASTRONAUT_FACE, CROP_FACTOR, check_on_helen, helen_fa
 from facekit import geometry
 from facekit.data.catalog import load_dataset
 from facekit.data.label_boxes import label_boxes
-from facekit.detection import Detections, Detector, crop_boxes, make_detector
+from facekit.detection import Detections, Detector, FacekitDetector, crop_boxes, make_detector
 from facekit.mirror import mirror_boxes
 from facekit.weights import load_detector
 
@@ -197,3 +197,23 @@ def test_a_crowd_is_found(
 def test_pictures_without_faces_give_nothing(own: Detector) -> None:
     pictures = [skimage.data.moon(), skimage.data.brick(), skimage.data.page(), skimage.data.rocket()]
     assert [len(found) for found in own(pictures)] == [0, 0, 0, 0]
+
+
+def test_large_pictures_go_through_the_network_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    detector = FacekitDetector(device="cpu", batch_size=6)
+    large = cv2.resize(skimage.data.astronaut(), (1280, 1280))
+    small = np.ascontiguousarray(large[:320, 480:800])
+    run, areas = detector._run, []
+
+    def watched(images: list[np.ndarray], min_logit: float) -> object:
+        areas.append((len(images), images[0].shape[0] * images[0].shape[1]))
+        return run(images, min_logit)
+
+    monkeypatch.setattr(detector, "_run", watched)
+    together = detector([large, *[small] * 7, large, large])
+    assert max(count for count, _ in areas) == 6
+    assert (2, 960 * 960) in areas
+    assert all(count * area <= 6 * 640 * 480 for count, area in areas)
+    for place, picture in ((0, large), (3, small), (9, large)):
+        (alone,) = detector([picture])
+        np.testing.assert_allclose(together[place].boxes, alone.boxes, atol=1e-2)
