@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -135,7 +135,7 @@ class FacekitDetector:
 
     Parameters
     ----------
-    weights : str or path-like, optional
+    weights : str or path-like
         Of the detector: a shipped name or a file.
     min_score : float, optional
         Default 0.85: on held-out pictures more faces than Haar's cascades find, and no more false ones.
@@ -161,7 +161,7 @@ class FacekitDetector:
 
     def __init__(
         self,
-        weights: str | os.PathLike[str] | None = None,
+        weights: str | os.PathLike[str] = "detector",
         min_score: float | None = None,
         longest_side: int = LONGEST_SIDE,
         least_side: int = 320,
@@ -169,7 +169,7 @@ class FacekitDetector:
         batch_size: int = 32,
         backend: str = "torch",
     ) -> None:
-        header, self._run = _detector_network(weights or "detector", device, backend)
+        header, self._run = _detector_network(weights, device, backend)
         self.min_score = SURE if min_score is None else min_score
         self.longest_side, self.least_side, self.batch_size = longest_side, least_side, batch_size
         self._slope, self._offset = header["slope"], header["offset"]
@@ -520,20 +520,37 @@ def _find_yunet() -> Path:
 class Setup:
     """What `make_detector` was asked for, beside the name; see there."""
 
-    model: str | os.PathLike[str] | None
+    model: Any
     min_score: float | None
     device: str
     backend: str
 
 
-DETECTORS: Final[Mapping[str, Callable[[Setup], Detector]]] = MappingProxyType(
+class Kind(NamedTuple):
+    """A detector that can be named.
+
+    Attributes
+    ----------
+    make : callable
+    usual_model : callable, optional
+        Finds the weights or file that it runs unless others are asked for; None: it takes none.
+    """
+
+    make: Callable[[Setup], Detector]
+    usual_model: Callable[[], str | os.PathLike[str]] | None = None
+
+
+DETECTORS: Final[Mapping[str, Kind]] = MappingProxyType(
     {
-        "facekit": lambda setup: FacekitDetector(
-            setup.model, setup.min_score, device=setup.device, backend=setup.backend
+        "facekit": Kind(
+            lambda setup: FacekitDetector(
+                setup.model, setup.min_score, device=setup.device, backend=setup.backend
+            ),
+            lambda: "detector",
         ),
-        "haar": lambda setup: HaarDetector(setup.min_score),
-        "yunet": lambda setup: YuNetDetector(setup.model or _find_yunet(), setup.min_score),
-        "none": lambda _: WholePicture(),
+        "haar": Kind(lambda setup: HaarDetector(setup.min_score)),
+        "yunet": Kind(lambda setup: YuNetDetector(setup.model, setup.min_score), _find_yunet),
+        "none": Kind(lambda _: WholePicture()),
     }
 )
 """Every detector by name; a new one is one line here."""
@@ -569,12 +586,10 @@ def make_detector(
     DetectorError
         Unknown, or cannot be set up.
     """
-    make = DETECTORS.get(DEFAULT_DETECTOR if name == "auto" else name)
-    if make is None:
-        raise DetectorError(f"unknown detector {name!r}: expected auto, {', '.join(DETECTORS)}")
+    kind = _kind(name)
     if min_score is not None and not 0 <= min_score <= 1:
         raise DetectorError(f"min_score is {min_score}: expected 0 to 1")
-    return make(Setup(model, min_score, device, backend))
+    return kind.make(Setup(model_of(name, model), min_score, device, backend))
 
 
 def model_of(name: str, model: str | os.PathLike[str] | None = None) -> str | os.PathLike[str] | None:
@@ -583,12 +598,14 @@ def model_of(name: str, model: str | os.PathLike[str] | None = None) -> str | os
     Raises
     ------
     DetectorError
-        It needs a file, and there is none.
+        It is unknown, or needs a file, and there is none.
     """
-    match DEFAULT_DETECTOR if name == "auto" else name:
-        case "facekit":
-            return model or "detector"
-        case "yunet":
-            return model or _find_yunet()
-        case _:
-            return None
+    usual = _kind(name).usual_model
+    return None if usual is None else model or usual()
+
+
+def _kind(name: str) -> Kind:
+    kind = DETECTORS.get(DEFAULT_DETECTOR if name == "auto" else name)
+    if kind is None:
+        raise DetectorError(f"unknown detector {name!r}: expected auto, {', '.join(DETECTORS)}")
+    return kind
