@@ -95,6 +95,9 @@ def summarize(evaluation: Evaluation) -> list[str]:
         if part is None:
             continue
         lines.append(f"{task}: {part['n']:,} faces, {part['undetected']:,} not found")
+        if others := part.get("other_labels"):
+            counts = ", ".join(f"{count:,} {label}" for label, count in others.items())
+            lines.append(f"  left out, with labels that the model does not tell: {counts}")
         for name in names:
             if part[name] is not None:
                 interval = part["ci95"].get(name)

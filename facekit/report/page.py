@@ -153,7 +153,7 @@ def _notices(result: CrossCheck) -> Iterator[str]:
     if evaluation.expression is not None and evaluation.expression.other_labels:
         others = evaluation.expression.other_labels.items()
         named = ", ".join(f"{escape(name)} ({number:,})" for name, number in others)
-        yield parts.notice(f"Labels that are none of the model's seven are not in the figures: {named}.")
+        yield parts.notice(f"Labels that the model does not tell are not in the figures: {named}.")
     if evaluation.skipped:
         rows = "".join(
             f"<li>row {row.row}, <code>{escape(row.source)}</code>: {escape(row.reason)}</li>"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from made import class_folders
 
 from facekit.data.holdout import content_hash
 
@@ -54,6 +55,13 @@ def test_text_names_the_main_figures(evaluate, fer2013):
     assert first == f"{fer2013} (fer2013): 40 rows, weights untrained-0"
     assert second == "expression: 40 faces, 0 not found"
     assert [line.split()[0] for line in figures][:3] == ["accuracy", "balanced_accuracy", "macro_f1"]
+
+
+def test_labels_that_the_model_does_not_tell_are_told(evaluate, tmp_path):
+    folder = class_folders(tmp_path / "set", {"happy": 3, "contempt": 2})
+    _, expression, others, *_ = evaluate(folder).stdout.splitlines()
+    assert expression.startswith("expression: 3 faces")
+    assert others.endswith("with labels that the model does not tell: 2 contempt")
 
 
 def test_pictures_that_the_weights_were_trained_on_are_told(evaluate, fer2013, untrained):
