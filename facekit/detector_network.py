@@ -24,12 +24,10 @@ from torchvision.ops import batched_nms
 
 from facekit.model import fold_batch_norms
 from facekit.padding import padded_batch
+from facekit.schema import LONGEST_REACH
 
 STRIDES = (8, 16, 32)
 """Pixels of the picture a cell, by level; a picture's sides are multiples of the largest."""
-
-LONGEST_REACH = 4.0
-"""Largest logarithm of the distance from a cell's centre to an edge of its box, in strides."""
 
 
 @dataclass(frozen=True)

@@ -163,3 +163,6 @@ PIXEL_MEAN: Final = 129.4 / 255
 
 PIXEL_STD: Final = 65.1 / 255
 """Standard deviation of FER2013's pixels, of 0..1 gray."""
+
+LONGEST_REACH: Final = 4.0
+"""Largest logarithm of the distance from a detector cell's centre to an edge of its box, in strides."""

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from facekit.backends import onnx_format
 from facekit.backends.onnx_format import FLOAT, FLOAT16, Message, Shape
 from facekit.errors import WeightsError
-from facekit.schema import KEYPOINTS
+from facekit.schema import KEYPOINTS, LONGEST_REACH
 from facekit.weights import StoredWeights
 
 OPSET, IR_VERSION = 17, 8
@@ -20,9 +20,6 @@ OPSET, IR_VERSION = 17, 8
 
 BATCH_NORM_EPSILON = 1e-5
 """PyTorch's default, which the networks keep."""
-
-LONGEST_REACH = 4.0
-"""As in the detector's network: logarithm of the longest reach of a cell, in strides."""
 
 GraphPrecision = Literal["fp32", "fp16"]
 
