@@ -17,6 +17,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import cv2
 import numpy as np
@@ -95,13 +96,11 @@ def in_convention(detector: Detector, found: Sequence[Detections]) -> list[NDArr
 
 
 def figures_of(
-    detector: Detector, every: Detector, scenes: dict[str, Any], helen: dict[str, Any], empty: dict[str, Any]
+    detector: Detector, every: Detector, pointed: dict[str, Any], empty: dict[str, Any]
 ) -> dict[str, Any]:
     """Measure one detector, at its own threshold and, as `every`, at the lowest."""
-    figures: dict[str, Any] = {
-        f"recall_{name}": recall_of(detector, part)
-        for name, part in (("afw_scenes", scenes), ("helen", helen))
-    }
+    figures: dict[str, Any] = {f"recall_{name}": recall_of(detector, part) for name, part in pointed.items()}
+    scenes = pointed["afw_scenes"]
     for name, images in empty.items():
         figures[f"false_positives_{name}"] = alarms_of(detector, images)
     found = every(scenes["images"])
@@ -169,6 +168,21 @@ def scenes_of(labels: Labels, data: Path) -> dict[str, Any]:
         "label_crops": [crops[sure] for crops, sure in labelled],
         "doubtful_crops": [crops[~sure] for crops, sure in labelled],
         "faces": faces,
+    }
+
+
+def groups_of(data: Path) -> dict[str, Any]:
+    """Give dlib's group photos with the crops that 68 points imply; training saw none."""
+    folder, images, tight = data / "detection" / "dlib_faces", [], []
+    for table in sorted(folder.glob("*.xml")):
+        for photo in ElementTree.parse(table).iter("image"):
+            faces = [[(int(part.get("x")), int(part.get("y"))) for part in box] for box in photo.iter("box")]
+            points = np.array(faces, np.float32) + 0.5
+            images.append(read_image(folder / photo.attrib["file"]))
+            tight.append(np.concatenate([points.min(1), points.max(1)], -1))
+    return {
+        "images": images,
+        "landmark_crops": [crop_boxes(boxes, CROP_FROM_LANDMARK_BOX) for boxes in tight],
     }
 
 
@@ -320,6 +334,8 @@ def main() -> None:
     scenes = scenes_of(labels.select(~seen), options.data)
     helen_faces, helen = helen_of(held_out, options.data)
     masked = [without_faces(*pair) for pair in zip(scenes["images"], scenes["faces"], strict=True)]
+    groups = groups_of(options.data)
+    pointed = {"afw_scenes": scenes, "helen": helen, "group_photos": groups}
     empty = {"face_free": list(face_free_samples().values()), "masked_scenes": masked}
 
     backend, _ = choose_backend("auto", "default", options.device, "auto")
@@ -337,9 +353,11 @@ def main() -> None:
             "afw_landmark_faces": sum(map(len, scenes["landmark_crops"])),
             "afw_labelled_faces": sum(map(len, scenes["label_crops"])),
             "helen": len(helen["images"]),
+            "group_photos": len(groups["images"]),
+            "group_photo_faces": sum(map(len, groups["landmark_crops"])),
             **{name: len(images) for name, images in empty.items()},
         },
-        "detectors": {name: figures_of(make(name), make(name, LOW), scenes, helen, empty) for name in names},
+        "detectors": {name: figures_of(make(name), make(name, LOW), pointed, empty) for name in names},
     }
     unseen = analyzer.backend.header["data"]["helen_train"]["held_out_rows"]
     result["keypoints"] = keypoint_errors(
@@ -349,7 +367,7 @@ def main() -> None:
     result["reliability"] = {"bins": header["reliability"], "error": round(header["calibration_error"], 4)}
     every = make("facekit", LOW)
     result["by_min_score"] = {
-        str(score): figures_of(make("facekit", score), every, scenes, helen, empty) for score in SCORES
+        str(score): figures_of(make("facekit", score), every, pointed, empty) for score in SCORES
     }
     by_side = {
         side: [
@@ -360,7 +378,7 @@ def main() -> None:
     }
     taken = timings({str(side): one for side, (one, _) in by_side.items()}, options.rounds, [(640, 480)])
     result["by_side"] = {
-        str(side): {**figures_of(one, low, scenes, helen, empty), "one_core": taken[str(side)]}
+        str(side): {**figures_of(one, low, pointed, empty), "one_core": taken[str(side)]}
         for side, (one, low) in by_side.items()
     }
     by_limit = {

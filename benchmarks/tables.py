@@ -88,6 +88,7 @@ def detectors(result: Result) -> str:
 FOUND = {
     "recall_afw_scenes": "recall, AFW scenes",
     "recall_helen": "recall, Helen",
+    "recall_group_photos": "recall, group photos",
     "false_positives_face_free": "false alarms a face-free sample",
     "false_positives_masked_scenes": "false alarms a masked scene",
     "average_precision": "average precision",

@@ -22,6 +22,7 @@ from facekit.errors import DetectorError
 from facekit.images import to_gray
 from facekit.mirror import mirror_boxes, mirror_image
 from facekit.padding import padded_size
+from facekit.schema import VOTING_OVERLAP
 
 NMS_OVERLAP = 0.3
 """Boxes that overlap by more (intersection over union) are the same face."""
@@ -54,7 +55,7 @@ LAST_LOOK = 256
 SURE = 0.85
 """Default least score; a face of this score keeps a picture from being looked at again."""
 
-LARGE_FACE = 96
+LARGE_FACE = 48
 """Least side, pixels, of the boxes that count in such a view; the others are seen better in larger ones."""
 
 YUNET_LEAST = 8
@@ -272,8 +273,7 @@ def _detector_network(
         cells = OnnxDetector(weights)
 
         def run_onnx(images: Sequence[Image], min_logit: float) -> list[tuple[Any, Any]]:
-            best = ((b, s, _best(b, s, cells.header["overlap"])) for b, s in cells(images, min_logit))
-            return [(boxes[kept], logits[kept]) for boxes, logits, kept in best]
+            return [_voted(*said, cells.header["overlap"]) for said in cells(images, min_logit)]
 
         return cells.header, run_onnx
     import torch
@@ -486,6 +486,16 @@ def _best(boxes: NDArray[Any], scores: NDArray[Any], overlap: float = NMS_OVERLA
         best, rest = rest[:1], rest[1:]
         rest = rest[geometry.overlaps(boxes[best], boxes[rest])[0] <= overlap]
     return np.array(kept, np.int64)
+
+
+def _voted(
+    boxes: NDArray[np.float32], logits: NDArray[np.float32], overlap: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Give faces as `detector_network.best_cells` does."""
+    kept = _best(boxes, logits, overlap)
+    agree = geometry.overlaps(boxes[kept], boxes) > VOTING_OVERLAP
+    votes = agree * sigmoid(logits)
+    return np.asarray(votes @ boxes / votes.sum(1, keepdims=True), np.float32), logits[kept]
 
 
 def _are_parts(boxes: NDArray[Any], scores: NDArray[Any], largest: float) -> NDArray[np.bool_]:

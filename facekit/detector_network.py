@@ -20,11 +20,11 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torchvision.ops import batched_nms
+from torchvision.ops import batched_nms, box_iou
 
 from facekit.model import fold_batch_norms
 from facekit.padding import padded_batch
-from facekit.schema import LONGEST_REACH
+from facekit.schema import LONGEST_REACH, VOTING_OVERLAP
 
 STRIDES = (8, 16, 32)
 """Pixels of the picture a cell, by level; a picture's sides are multiples of the largest."""
@@ -172,12 +172,22 @@ def best_cells(
 ) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
     """Keep the best cell of each face, by non-maximum suppression for the whole batch at once.
 
+    Its box is the mean of those of the cells that agree with it (box voting [1]_).
+
     Returns
     -------
     list of (boxes (N, 4), logits (N,)), one a picture, the best first
+
+    References
+    ----------
+    .. [1] S. Gidaris and N. Komodakis, "Object detection via a multi-region and semantic segmentation-aware
+       CNN model", ICCV 2015.
     """
     picture, cell = (cells.logits > min_logit).nonzero(as_tuple=True)
     boxes, logits = cells.boxes[picture, cell], cells.logits[picture, cell]
     kept = batched_nms(boxes, logits, picture, overlap)
-    picture_of, own_boxes, own_logits = (part[kept].cpu().numpy() for part in (picture, boxes, logits))
+    agree = (picture[kept, None] == picture) & (box_iou(boxes[kept], boxes) > VOTING_OVERLAP)
+    votes = agree * logits.sigmoid()
+    voted = votes @ boxes / votes.sum(1, keepdim=True)
+    picture_of, own_boxes, own_logits = (part.cpu().numpy() for part in (picture[kept], voted, logits[kept]))
     return [(own_boxes[picture_of == k], own_logits[picture_of == k]) for k in range(len(cells.logits))]

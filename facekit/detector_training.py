@@ -82,7 +82,7 @@ class DetectorTrainConfig:
         Pictures that training never sees, nor others of the same photos.
     """
 
-    name: str = "detector-v4"
+    name: str = "detector-v5"
     start: str = ""
     model: DetectorConfig = field(default_factory=DetectorConfig)
     fit: FitConfig = field(

@@ -166,3 +166,6 @@ PIXEL_STD: Final = 65.1 / 255
 
 LONGEST_REACH: Final = 4.0
 """Largest logarithm of the distance from a detector cell's centre to an edge of its box, in strides."""
+
+VOTING_OVERLAP: Final = 0.5
+"""Boxes that overlap a face's best one by more (intersection over union) are averaged with it."""

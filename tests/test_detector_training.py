@@ -14,6 +14,7 @@ from PIL import Image
 
 from facekit import geometry
 from facekit.detection import Detections, FacekitDetector
+from facekit.detection_metrics import sigmoid
 from facekit.detector_network import (
     Cells,
     DetectorConfig,
@@ -256,12 +257,13 @@ def test_the_grid_is_level_by_level() -> None:
     assert grid[[0, 1, 8, 32, -1]].tolist() == [[4, 4, 8], [12, 4, 8], [4, 12, 8], [8, 8, 16], [48, 16, 32]]
 
 
-def test_each_face_keeps_its_best_cell() -> None:
+def test_each_face_keeps_its_best_cell_and_the_mean_of_the_boxes_that_agree() -> None:
     boxes = torch.tensor([[[0.0, 0, 10, 10], [1, 0, 11, 10], [40, 0, 50, 10]]]).repeat(2, 1, 1)
     logits = torch.tensor([[1.0, 2.0, 0.5], [3.0, 1.0, -9.0]])
     first, second = best_cells(Cells(logits, boxes), -1.0, 0.4)
     assert first[1].tolist() == [2.0, 0.5]
-    assert first[0].tolist() == [[1, 0, 11, 10], [40, 0, 50, 10]]
+    left = sigmoid(2.0) / (sigmoid(1.0) + sigmoid(2.0))  # of the boxes at 0 and 1, weighed by probability
+    np.testing.assert_allclose(first[0], [[left, 0, left + 10, 10], [40, 0, 50, 10]], atol=1e-5)
     assert second[1].tolist() == [3.0]
 
 
