@@ -59,7 +59,7 @@ LARGE_FACE = 48
 """Least side, pixels, of the boxes that count in such a view; the others are seen better in larger ones."""
 
 YUNET_LEAST = 8
-"""Pixels; of smaller pictures YuNet's answers differ from run to run."""
+"""Pixels; in smaller pictures YuNet sees faces in its padding, and its answers differ from run to run."""
 
 Image = NDArray[np.uint8]
 
@@ -410,9 +410,9 @@ class YuNetDetector:
     def _detect(self, image: Image) -> Detections:
         import cv2
 
-        if min(image.shape[:2]) < YUNET_LEAST:
-            return Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
         small, boxes_scale = _shrink(image, self.longest_side)
+        if min(small.shape[:2]) < YUNET_LEAST:
+            return Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
         code = cv2.COLOR_GRAY2BGR if small.ndim == 2 else cv2.COLOR_RGB2BGR
         network = self._network.get()
         network.setInputSize((small.shape[1], small.shape[0]))
