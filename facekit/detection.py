@@ -39,8 +39,8 @@ HAAR_LONGEST_SIDE = 640
 USUAL_PIXELS = 640 * 480
 """Of a picture; of larger ones fewer go through the network together."""
 
-LARGEST_FACE = 350
-"""Longest side, pixels of a view, of training's faces; eyes and mouths of larger ones look like faces."""
+LARGEST_TRAINED_FACE = 350
+"""Longest side, pixels of a view; eyes and mouths of larger faces look like faces."""
 
 INSIDE = 0.75
 """Share of such a part's box that lies in the face's."""
@@ -216,7 +216,7 @@ class FacekitDetector:
         if len(found) > 1:
             kept = _best(boxes, logits)
             boxes, logits = boxes[kept], logits[kept]
-        faces = ~_are_parts(boxes, logits, LARGEST_FACE * whole.factors.max())
+        faces = ~_are_parts(boxes, logits, LARGEST_TRAINED_FACE * whole.factors.max())
         boxes, logits = boxes[faces], logits[faces]
         return _in_order(boxes, sigmoid(self._slope * logits + self._offset), self.min_score, image)
 
