@@ -57,9 +57,9 @@ def train(
     """Train the shared network on labelled folders and write weights.
 
     A short keypoint training comes first; its network measures FER2013's frame and brings the other sets'
-    faces to it. Data without points train expressions alone, on faces that the weights to start with, or else
-    the shipped ones, align; data without expressions train keypoints alone. With weights to start with the
-    trunk then stays as it is, and with it what they do for the other task. With `folds`, a network is trained
+    faces to it. Weights to start with do so themselves, and for data without points, which train expressions
+    alone, the shipped weights do; data without expressions train keypoints alone. With weights to start with
+    the trunk then stays as it is, and with it what they do for the other task. With `folds`, a network is trained
     for each fold without its rows, and their predictions are written. Under torchrun the processes share the
     work; the first one prepares the data, writes and yields.
 
@@ -96,7 +96,8 @@ def train(
     if folds and config.start:
         raise ConfigError(f"start = {config.start!r}: these weights have seen the folds' rows")
     given = load_weights(config.start) if config.start else None
-    aligned_by = None if "keypoints" in config.model.tasks else load_stages(config.start or "default")
+    fresh = not config.start and "keypoints" in config.model.tasks
+    aligned_by = None if fresh else load_stages(config.start or "default")
     prepared = yield from processes.led(prepare(config, datasets, folder, on, resume, aligned_by))
     if folds:
         yield from _train_folds(config, prepared, folder, on, resume, folds, processes)

@@ -127,6 +127,14 @@ def test_pictures_outside_the_frame_are_aligned_by_a_network_trained_first(fer20
     assert load_weights(tmp_path).header["data"]["faces"]["train"] == 12
 
 
+def test_weights_to_begin_with_align_the_pictures(fer2013, points, faces, tmp_path):
+    run(TINY, [fer2013, points], tmp_path / "first")
+    assert run(replace(TINY, start=str(tmp_path / "first")), [fer2013, points, faces], tmp_path) == [1, 2]
+    first, second = (load_weights(tmp_path / name) for name in ("first", "."))
+    assert second.header["frame"] == first.header["frame"]
+    assert second.header["data"]["faces"]["train"] == 12
+
+
 def test_a_resumed_run_does_not_align_again(fer2013, points, faces, tmp_path, monkeypatch):
     run(TINY, [fer2013, points, faces], tmp_path)
     first = (tmp_path / "weights.safetensors").read_bytes()
