@@ -19,7 +19,7 @@ from torch import nn
 
 from facekit.backends.torch import choose_device
 from facekit.configuration import TrainConfig
-from facekit.continuing import go_on_with, header_after, seen_before
+from facekit.continuing import go_on_with, header_after, of_tasks, seen_before
 from facekit.data.catalog import load_dataset
 from facekit.data.holdout import content_hash
 from facekit.data.resident import ExpressionSamples, join, take, to_device
@@ -90,12 +90,12 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     datasets = [dataset for path in data if (dataset := load_dataset(path)).name not in config.data.leave_out]
     _with_own_names(datasets)
-    config = _with_labels(config, datasets)
+    wanted, config = config.model.tasks, _with_labels(config, datasets)
     if folds == 1 or (folds and "expression" not in config.model.tasks):
         raise ConfigError(f"folds is {folds}: expected 0, or at least 2 to predict expressions by")
     if folds and config.start:
         raise ConfigError(f"start = {config.start!r}: these weights have seen the folds' rows")
-    given = load_weights(config.start) if config.start else None
+    given = of_tasks(load_weights(config.start), wanted) if config.start else None
     fresh = not config.start and "keypoints" in config.model.tasks
     aligned_by = None if fresh else load_stages(config.start or "default")
     prepared = yield from processes.led(prepare(config, datasets, folder, on, resume, aligned_by))
