@@ -163,8 +163,13 @@ def _from_table(default: _C, table: Mapping[str, Any], where: str) -> _C:
         old = getattr(default, key)
         if is_dataclass(old):
             changes[key] = _from_table(old, value, f"{where} [{key}]")
-        elif isinstance(old, tuple):
-            changes[key] = tuple(value)
         else:
-            changes[key] = type(old)(value) if isinstance(old, float) else value
+            changes[key] = type(old)(value) if isinstance(old, float) else _frozen(value)
     return replace(default, **changes)  # type: ignore[type-var]
+
+
+def _frozen(value: Any) -> Any:
+    """Make TOML's arrays, of a table too, the tuples that the dataclasses hold."""
+    if isinstance(value, dict):
+        return {key: _frozen(part) for key, part in value.items()}
+    return tuple(value) if isinstance(value, list) else value

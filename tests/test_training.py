@@ -405,3 +405,4 @@ def test_a_wrong_configuration_is_refused(tmp_path, text, message):
 def test_the_shipped_configuration_is_readable():
     config = read_config(Path(__file__).parents[1] / "configs" / "shipped.toml")
     assert config.data.held_out["fer2013"] >= 3000
+    assert config.model.heads["fer2013"] == EXPRESSIONS
