@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import pairwise
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torchvision.models.resnet import BasicBlock
 
 from facekit.configuration import TrainConfig
 from facekit.errors import ConfigError
 from facekit.fitting import begin_with
-from facekit.model import TASKS, SharedNetwork, Task, TaskBatchNorm
+from facekit.model import TASKS, SharedNetwork, Task
 from facekit.weights import Weights, completed, model_record, seen_by
 
 
@@ -22,18 +20,11 @@ def go_on_with(given: Weights, config: TrainConfig) -> SharedNetwork:
     """Give the network that training goes on with.
 
     If the configuration's tasks are not all that the weights do, nothing is trained that another task uses.
-    Otherwise convolutions before batch norms are scaled to the size of a fresh network's, which leaves
-    answers as they were: training lets them grow, and large ones hardly move at a learning rate that is
-    right for fresh ones [1]_.
 
     Raises
     ------
     ConfigError
         [model] describes another network, or one without batch norms of its own for the only task.
-
-    References
-    ----------
-    .. [1] T. van Laarhoven, "L2 Regularization versus Batch and Weight Normalization", 2017.
     """
     taught = config.model.tasks
     idle = set(given.network.config.tasks) - set(taught)
@@ -42,11 +33,8 @@ def go_on_with(given: Weights, config: TrainConfig) -> SharedNetwork:
     model = replace(config.model, tasks=tuple(task for task in TASKS if task in (*taught, *idle)))
     torch.manual_seed(config.fit.seed)
     network = SharedNetwork(model)
-    fresh = [convolution.weight.detach().norm() for convolution, _ in _normed(network)]
     begin_with(network, given.network.state_dict(), config.start, _last_norm)
-    if not idle:
-        _scale_to(network, fresh)
-    else:
+    if idle:
         network.requires_grad_(False)
         for parameter in network.own_parameters(taught[0]):
             parameter.requires_grad_(True)
@@ -65,24 +53,6 @@ def of_tasks(given: Weights, tasks: tuple[Task, ...]) -> Weights:
     }
     network.load_state_dict({name: state[name] for name in network.state_dict()})
     return replace(given, network=network)
-
-
-def _normed(network: nn.Module) -> Iterator[tuple[nn.Conv2d, list[nn.BatchNorm2d]]]:
-    """Give each convolution before a batch norm, and the norm of each task."""
-    for module in network.modules():
-        for first, then in pairwise(module.children()):
-            if isinstance(first, nn.Conv2d) and isinstance(then, nn.BatchNorm2d | TaskBatchNorm):
-                yield first, [norm for norm in then.modules() if isinstance(norm, nn.BatchNorm2d)]
-
-
-@torch.no_grad()
-def _scale_to(network: nn.Module, sizes: Sequence[Tensor]) -> None:
-    for (convolution, norms), size in zip(_normed(network), sizes, strict=True):
-        factor = size / convolution.weight.norm()
-        convolution.weight *= factor
-        for norm in norms:
-            norm.running_mean *= factor
-            norm.running_var *= factor**2
 
 
 def _last_norm(module: nn.Module) -> nn.Module | None:
