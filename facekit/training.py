@@ -59,9 +59,10 @@ def train(
     A short keypoint training comes first; its network measures FER2013's frame and brings the other sets'
     faces to it. Weights to start with do so themselves, and for data without points, which train expressions
     alone, the shipped weights do; data without expressions train keypoints alone. With weights to start with
-    the trunk then stays as it is, and with it what they do for the other task. With `folds`, a network is
-    trained for each fold without its rows, and their predictions are written. Under torchrun the processes
-    share the work; the first one prepares the data, writes and yields.
+    the trunk then stays as it is, and with it what they do for the other task, unless the configuration's
+    tasks leave that out. With `folds`, a network is trained for each fold without its rows, and their
+    predictions are written. Under torchrun the processes share the work; the first one prepares the data,
+    writes and yields.
 
     Parameters
     ----------
