@@ -117,6 +117,9 @@ class TrainConfig:
     start : str
         Weights to begin with, a shipped name or a file, of the network that [model] describes; empty: none.
         Blocks that they lack do nothing yet.
+    averaged : mapping of str to float
+        Other weights of that network, or of it for one task, and their shares in the mean of all that
+        training begins with; the rest is the share of `start`.
     model, fit, data, keypoints, expression
         See their classes.
     aligner : FitConfig
@@ -125,6 +128,7 @@ class TrainConfig:
 
     name: str = "default-v1"
     start: str = ""
+    averaged: Mapping[str, float] = field(default_factory=dict)
     model: ModelConfig = ModelConfig(heads=HEADS)
     fit: FitConfig = FitConfig()
     aligner: FitConfig = FitConfig(epochs=10, optimizer="adamw", learning_rate=2e-3, weight_decay=1e-2)

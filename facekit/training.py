@@ -96,6 +96,8 @@ def train(
         raise ConfigError(f"folds is {folds}: expected 0, or at least 2 to predict expressions by")
     if folds and config.start:
         raise ConfigError(f"start = {config.start!r}: these weights have seen the folds' rows")
+    if config.averaged and not config.start:
+        raise ConfigError("averaged: expected start, whose share is what others leave")
     given = of_tasks(load_weights(config.start), wanted) if config.start else None
     fresh = not config.start and "keypoints" in config.model.tasks
     aligned_by = None if fresh else load_stages(config.start or "default")
@@ -117,7 +119,7 @@ def train(
     seen = set(seen_contents(prepared, datasets))
     if given is not None:
         header = header_after(header, given, network)
-    for before in filter(None, (config.start, *config.expression.teachers)):
+    for before in filter(None, (config.start, *config.averaged, *config.expression.teachers)):
         seen |= seen_before(before)
     save_weights(folder / "weights.safetensors", network, "shared", header)
     write_atomically(folder / "weights.seen", b"".join(sorted(seen)))
@@ -341,7 +343,8 @@ def finish(
             name: round(figure, 5) if math.isfinite(figure) else None for name, figure in figures.items()
         },
         "data": prepared.record,
-        "training": {"start": config.start} | {name: asdict(value) for name, value in settings.items()},
+        "training": {"start": config.start, "averaged": dict(config.averaged)}
+        | {name: asdict(value) for name, value in settings.items()},
         "commit": _commit(),
     }
 

