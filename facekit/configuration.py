@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -86,8 +86,8 @@ class ExpressionConfig:
     distill : float
         Share of teachers' answers in the default head's targets.
     teachers : tuple of str
-        Weights whose mean answer this is, to each crop as the student sees it [1]_, shipped names or files;
-        empty: the out-of-fold answers of networks trained by `facekit train --folds`.
+        Weights whose mean answer this is, to each crop as the student sees it [1]_, named as
+        TrainConfig.start is; empty: the out-of-fold answers of networks trained by `facekit train --folds`.
 
     References
     ----------
@@ -115,11 +115,12 @@ class TrainConfig:
     name : str
         Of the weights.
     start : str
-        Weights to begin with, a shipped name or a file, of the network that [model] describes; empty: none.
-        Blocks that they lack do nothing yet.
+        Weights to begin with, of the network that [model] describes: a shipped name, a file, or the
+        configuration (.toml) of a run that is to come first; empty: none. Blocks that they lack do nothing
+        yet.
     averaged : mapping of str to float
-        Other weights of that network, or of it for one task, and their shares in the mean of all that
-        training begins with; the rest is the share of `start`.
+        Other weights of that network, or of it for one task, named as `start` is, and their shares in the
+        mean of all that training begins with; the rest is the share of `start`.
     model, fit, data, keypoints, expression
         See their classes.
     aligner : FitConfig
@@ -136,10 +137,31 @@ class TrainConfig:
     keypoints: KeypointConfig = KeypointConfig()
     expression: ExpressionConfig = ExpressionConfig()
 
+    def with_weights(self, named: Callable[[str], str]) -> TrainConfig:
+        """Name the weights anew that the run needs, by a function of their names."""
+        return replace(
+            self,
+            start=named(self.start),
+            averaged={named(name): share for name, share in self.averaged.items()},
+            expression=replace(self.expression, teachers=tuple(map(named, self.expression.teachers))),
+        )
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """Names of the weights that the run needs."""
+        return tuple(filter(None, (self.start, *self.averaged, *self.expression.teachers)))
+
 
 def read_config(path: str | os.PathLike[str]) -> TrainConfig:
-    """Read a TOML file; see `read_settings`."""
-    return read_settings(path, TrainConfig())
+    """Read a TOML file, see `read_settings`; other configurations that it names lie beside it."""
+    folder = Path(path).parent
+    config = read_settings(path, TrainConfig())
+    return config.with_weights(lambda name: str(folder / name) if names_run(name) else name)
+
+
+def names_run(weights: str) -> bool:
+    """Tell whether weights are named by the configuration of the run that trains them."""
+    return weights.endswith(".toml")
 
 
 def read_settings(path: str | os.PathLike[str], default: _C) -> _C:

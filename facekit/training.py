@@ -7,7 +7,7 @@ import logging
 import math
 import os
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from facekit.backends.torch import choose_device
-from facekit.configuration import TrainConfig
+from facekit.configuration import TrainConfig, names_run, read_config
 from facekit.continuing import go_on_with, header_after, of_tasks, seen_before
 from facekit.data.catalog import load_dataset
 from facekit.data.holdout import content_hash
@@ -60,9 +60,10 @@ def train(
     faces to it. Weights to start with do so themselves, and for data without points, which train expressions
     alone, the shipped weights do; data without expressions train keypoints alone. With weights to start with
     the trunk then stays as it is, and with it what they do for the other task, unless the configuration's
-    tasks leave that out. With `folds`, a network is trained for each fold without its rows, and their
-    predictions are written. Under torchrun the processes share the work; the first one prepares the data,
-    writes and yields.
+    tasks leave that out. Weights that are named by a configuration are trained first, on the same data, in
+    a folder of its name beside `out`, unless they lie there. With `folds`, a network is trained for each fold
+    without its rows, and their predictions are written. Under torchrun the processes share the work; the
+    first one prepares the data, writes and yields.
 
     Parameters
     ----------
@@ -98,16 +99,17 @@ def train(
         raise ConfigError(f"start = {config.start!r}: these weights have seen the folds' rows")
     if config.averaged and not config.start:
         raise ConfigError("averaged: expected start, whose share is what others leave")
-    given = of_tasks(load_weights(config.start), wanted) if config.start else None
-    fresh = not config.start and "keypoints" in config.model.tasks
-    aligned_by = None if fresh else load_stages(config.start or "default")
+    ready = yield from _runs_before(config, data, folder, resume, device, processes)
+    given = of_tasks(load_weights(ready.start), wanted) if ready.start else None
+    fresh = not ready.start and "keypoints" in config.model.tasks
+    aligned_by = None if fresh else load_stages(ready.start or "default")
     prepared = yield from processes.led(prepare(config, datasets, folder, on, resume, aligned_by))
     if folds:
         yield from _train_folds(config, prepared, folder, on, resume, folds, processes)
         return
-    network = _network(config, on) if given is None else go_on_with(given, config).to(on)
+    network = _network(config, on) if given is None else go_on_with(given, ready).to(on)
     soft = processes.from_leader(lambda: soft_targets(config, folder))
-    teachers = [processes.shared(teacher) for teacher in _teachers(config, on)]
+    teachers = [processes.shared(teacher) for teacher in _teachers(ready, on)]
     objectives = build_objectives(config, prepared, on, soft, teachers)
     yield from fit(network, objectives, config.fit, folder, resume=resume, processes=processes)
     if not processes.leads:
@@ -119,10 +121,38 @@ def train(
     seen = set(seen_contents(prepared, datasets))
     if given is not None:
         header = header_after(header, given, network)
-    for before in filter(None, (config.start, *config.averaged, *config.expression.teachers)):
+    for before in ready.weights:
         seen |= seen_before(before)
     save_weights(folder / "weights.safetensors", network, "shared", header)
     write_atomically(folder / "weights.seen", b"".join(sorted(seen)))
+
+
+def _runs_before(
+    config: TrainConfig,
+    data: Sequence[str | os.PathLike[str]],
+    folder: Path,
+    resume: bool,
+    device: str,
+    processes: Processes,
+) -> Generator[EpochRecord, None, TrainConfig]:
+    """Train the weights that configurations name, beside this run's folder, and name these folders instead.
+
+    Raises
+    ------
+    ConfigError
+        This run's folder is to be such a one.
+    """
+    trained = {name: folder.parent / Path(name).stem for name in config.weights if names_run(name)}
+    for name, place in trained.items():
+        if place == folder:
+            raise ConfigError(f"{folder}: that is where {name} is trained; choose another --out")
+        if processes.from_leader((place / "weights.safetensors").is_file):
+            _log.info("%s: trained already, taken for %s", place, name)
+            continue
+        _log.info("%s: trained first, as %s says", place, name)
+        yield from train(read_config(name), data, place, resume=resume, device=device)
+        processes.from_leader(place.exists)  # the others wait here until the first one has written
+    return config.with_weights(lambda name: str(trained.get(name, name)))
 
 
 def _with_own_names(datasets: Sequence[Dataset]) -> None:

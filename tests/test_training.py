@@ -286,6 +286,46 @@ def test_a_run_begins_with_an_average(fer2013, points, tmp_path):
     assert load_weights(tmp_path / "third").header["training"]["averaged"] == averaged.averaged
 
 
+RUN = """
+[model]
+width = 16
+blocks = [1, 1, 1, 1]
+[fit]
+epochs = 1
+[aligner]
+epochs = 1
+[keypoints]
+batch_size = 4
+[expression]
+batch_size = 8
+distill = 0.5
+"""
+
+
+def test_runs_that_a_configuration_names_come_first(fer2013, points, tmp_path, caplog):
+    caplog.set_level("INFO")
+    configs = tmp_path / "configs"
+    configs.mkdir()
+    plain = RUN.replace("distill = 0.5", "")
+    (configs / "first.toml").write_text(plain)
+    (configs / "second.toml").write_text(f'start = "first.toml"\n{plain}')
+    averaged = 'averaged = { "second.toml" = 0.5 }\n'
+    teachers = 'teachers = ["second.toml", "default"]'
+    (configs / "third.toml").write_text(f'start = "first.toml"\n{averaged}{RUN}{teachers}')
+    config = read_config(configs / "third.toml")
+    assert config.weights == (
+        *(str(configs / f"{name}.toml") for name in ("first", "second", "second")),
+        "default",
+    )
+    assert run(config, [fer2013, points], tmp_path / "runs" / "third") == [1, 1, 1]
+    assert caplog.text.count("trained first") == 2
+    assert caplog.text.count("trained already") == 1
+    third = load_weights(tmp_path / "runs" / "third")
+    assert third.header["training"]["averaged"] == {str(configs / "second.toml"): 0.5}
+    with pytest.raises(ConfigError, match="choose another --out"):
+        run(config, [fer2013, points], tmp_path / "runs" / "first")
+
+
 def test_keypoints_alone_go_on_and_expressions_stay(fer2013, points, tmp_path):
     run(TINY, [fer2013, points], tmp_path / "first")
     run(replace(TINY, start=str(tmp_path / "first")), [points], tmp_path / "second")
