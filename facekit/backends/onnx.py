@@ -147,6 +147,8 @@ def open_session(model: str | bytes) -> InferenceSession:
     options = onnxruntime.SessionOptions()
     # A number that is given keeps ONNX Runtime from binding threads to cores that a container may lack.
     options.intra_op_num_threads = usual_threads()
+    # Each session has threads of its own: idle ones that spin take the cores from the next stage's.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
