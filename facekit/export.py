@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from hashlib import sha256
@@ -17,6 +18,7 @@ from facekit.backends.onnx_graph import GRAPHS, Graph, GraphPrecision, Ranges, d
 from facekit.data.catalog import load_dataset
 from facekit.detection import FacekitDetector, HaarDetector, WholePicture, YuNetDetector
 from facekit.errors import ConfigError
+from facekit.keypoints import TILTED
 from facekit.padding import STEP
 from facekit.quantization import calibration_crops, measure_ranges
 from facekit.schema import ALIGNED_POINTS, INPUT_SIZE, KEYPOINTS, MIRROR_PERMUTATION
@@ -44,6 +46,9 @@ STEPS: Final = (
     "mirror. Of the mirror's points x becomes 95 - x, and point k is taken from place mirror_permutation[k], "
     "as its sigma is. Points and sigmas of the two are averaged, and sigma is multiplied by sigma_factor.",
     "Points and sigma, pixels of the crop, are brought to the picture by the crop's place and scale.",
+    "If the line from right_eye_center to left_eye_center then leans by more than tilted degrees, stage 1 "
+    "runs once more, and gives the points and sigma, on the square about the box around the points, times "
+    "crop_factor, both with sides along that line and at right angles to it.",
     "The similarity (rotation, scale, shift; least squares) that brings the points frame_points to frame "
     "gives the 48x48 crop of stage 2, cut and normalised as above.",
     "Stage 2 gives logits for every head: softmax(logits / temperature[head]) are the probabilities of the "
@@ -152,6 +157,7 @@ def _card(stored: StoredWeights, detector: StoredWeights | None) -> dict[str, An
         **{key: header[key] for key in kept},
         "heads": header["model"]["heads"],
         "keypoints": KEYPOINTS,
+        "tilted": round(math.degrees(TILTED), 3),
         "mirror_permutation": MIRROR_PERMUTATION,
         "frame_points": [KEYPOINTS[place] for place in ALIGNED_POINTS],
         "crop_from_box": {

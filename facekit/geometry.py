@@ -110,6 +110,34 @@ def similarity(source: Floats, target: Floats) -> Floats:
     return np.concatenate([linear, shift[..., None]], -1)
 
 
+def angles(vectors: Floats) -> Floats:
+    """Give the angles (...,) of vectors (..., 2), radians, from x to y."""
+    return np.asarray(np.arctan2(vectors[..., 1], vectors[..., 0]))
+
+
+def upright_crop(points: Floats, angle: Floats, factor: float, size: int) -> NDArray[np.float64]:
+    """Give the matrices that map a size x size crop onto turned squares around points.
+
+    Parameters
+    ----------
+    points : (..., K, 2) float
+    angle : (...,) float
+        By which they are turned, radians, from x to y.
+    factor : float
+        Side of the squares over that of the squares that the points just fill.
+    size : int
+        Width and height of the crop, pixels.
+
+    Returns
+    -------
+    (..., 2, 3) float64, image_from_crop
+    """
+    cosine, sine, none = np.cos(angle), np.sin(angle), np.zeros_like(angle)
+    turn = np.stack([np.stack([cosine, -sine, none], -1), np.stack([sine, cosine, none], -1)], -2)
+    around = box_around(apply(invert(turn), np.asarray(points, np.float64)))
+    return np.asarray(compose(turn, crop(square(around, factor), size)), np.float64)
+
+
 def scale_of(matrix: Array) -> Array:
     """Give the mean magnification (...,) of matrices (..., 2, 3): the root of the determinant's size."""
     determinant = matrix[..., 0, 0] * matrix[..., 1, 1] - matrix[..., 0, 1] * matrix[..., 1, 0]

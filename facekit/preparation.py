@@ -130,7 +130,7 @@ def prepare(
         frame = np.array(aligned_by.header["frame"])
     elif any(not dataset.fer2013_frame for dataset in labelled):
         backend = yield from _train_aligner(config, keypoints, out, device, resume)
-        frame = measure_frame(backend, labelled, config.data.crop_factor)
+        frame = measure_frame(backend, labelled)
     expressions = {}
     for dataset in labelled:
         aligner = None
@@ -138,7 +138,7 @@ def prepare(
             canvases, places = expression_canvases(dataset, None)
         else:
             detector = make_detector(config.data.detector if dataset.whole_pictures else "none")
-            aligner = PictureAligner(backend, detector, frame, config.data.crop_factor)
+            aligner = PictureAligner(backend, detector, frame)
             file = out / "aligner" / f"{dataset.name}.safetensors"
             canvases, places = _aligned_canvases(dataset, aligner, file, resume)
         hashes = [content_hash(canvas) for canvas in canvases]
@@ -162,7 +162,7 @@ def _aligned_canvases(
     dataset: Dataset, aligner: PictureAligner, file: Path, resume: bool
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Cut stage 2's canvases, or read those that the run which is resumed has cut alike."""
-    cut_by = [aligner.detector.name, aligner.crop_factor, aligner.frame.tolist()]
+    cut_by = [aligner.detector.name, aligner.backend.header["crop_factor"], aligner.frame.tolist()]
     shown = [dataset.rows.tolist(), dataset.sources.tolist()]
     digest = sha256(json.dumps([cut_by, shown]).encode()).hexdigest()
     if resume and file.is_file():
@@ -261,12 +261,12 @@ def _train_aligner(
     folder = out / "aligner"
     folder.mkdir(exist_ok=True)
     yield from fit(network, [objective], config.aligner, folder, resume=resume)
-    return stage_1(network, device)
+    return stage_1(network, device, config.data.crop_factor)
 
 
-def stage_1(network: SharedNetwork, device: torch.device) -> TorchBackend:
+def stage_1(network: SharedNetwork, device: torch.device, crop_factor: float) -> TorchBackend:
     """Give a network's keypoint stage as a backend."""
-    header = {"mean": PIXEL_MEAN, "std": PIXEL_STD, "sigma_factor": 1.0}
+    header = {"mean": PIXEL_MEAN, "std": PIXEL_STD, "crop_factor": crop_factor, "sigma_factor": 1.0}
     return TorchBackend(Weights("stage-1", network, header, ""), str(device), "fp32")
 
 
@@ -276,10 +276,8 @@ class PictureAligner:
     Stage 1 runs twice, the second time on the crop that its own points imply, as label boxes do in training.
     """
 
-    def __init__(
-        self, backend: TorchBackend, detector: Detector, frame: NDArray[np.float64], crop_factor: float
-    ) -> None:
-        self.backend, self.detector, self.frame, self.crop_factor = backend, detector, frame, crop_factor
+    def __init__(self, backend: TorchBackend, detector: Detector, frame: NDArray[np.float64]) -> None:
+        self.backend, self.detector, self.frame = backend, detector, frame
 
     def __call__(self, grays: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
         """Give (B, 2, 3) float64."""
@@ -299,14 +297,12 @@ class PictureAligner:
             first = np.stack([detections[place].boxes[0] for place in pictures])
             boxes = crop_boxes(first, self.detector.crop_from_box)
             seen, _ = find_keypoints(self.backend, grays, pictures, boxes)
-            boxes = geometry.square(label_boxes(seen), self.crop_factor)
+            boxes = geometry.square(label_boxes(seen), self.backend.header["crop_factor"])
             points[pictures], _ = find_keypoints(self.backend, grays, pictures, boxes)
         return points
 
 
-def measure_frame(
-    backend: TorchBackend, labelled: Sequence[Dataset], crop_factor: float
-) -> NDArray[np.float64]:
+def measure_frame(backend: TorchBackend, labelled: Sequence[Dataset]) -> NDArray[np.float64]:
     """Measure where FER2013's faces stand: the median place of schema.ALIGNED_POINTS in its first pictures.
 
     Returns
@@ -317,7 +313,7 @@ def measure_frame(
     if dataset is None:
         raise DatasetError("no FER2013 among the data; stage 2's frame is measured on its pictures")
     grays = [gray for _, gray in islice(read_pictures(dataset), FRAME_PICTURES)]
-    aligner = PictureAligner(backend, make_detector("none"), np.zeros((5, 2)), crop_factor)
+    aligner = PictureAligner(backend, make_detector("none"), np.zeros((5, 2)))
     points = aligner.points(grays)[:, list(ALIGNED_POINTS)]
     return np.asarray(np.round(np.nanmedian(points, 0).astype(np.float64), 2))
 

@@ -116,7 +116,7 @@ def train(
         return
     if prepared.frame is None and prepared.keypoints and prepared.expressions:
         labelled = [dataset for dataset in datasets if dataset.labels is not None]
-        prepared.frame = measure_frame(stage_1(network, on), labelled, config.data.crop_factor)
+        prepared.frame = measure_frame(stage_1(network, on, config.data.crop_factor), labelled)
     header = of_its_task(finish(config, prepared, network, objectives))
     seen = set(seen_contents(prepared, datasets))
     if given is not None:

@@ -92,19 +92,31 @@ def by_card(folder: Path, picture: np.ndarray, box: np.ndarray) -> tuple[np.ndar
         found = cv2.warpAffine(small, matrix, (size, size), flags=flags, borderMode=cv2.BORDER_REPLICATE)
         return ((found / 255 - card["mean"]) / card["std"]).astype(np.float32)[None, None]
 
-    framing = card["crop_from_box"]["haar"]
+    framing = card["crop_from_box"]["facekit"]
     side = max(box[2] - box[0], box[3] - box[1])
     centre = (box[:2] + box[2:]) / 2 + side * np.array(framing["shift"])
     side *= framing["scale"]
     step = side / 96
     corner = centre - side / 2
     crop = np.array([[step, 0, corner[0] + step / 2 - 0.5], [0, step, corner[1] + step / 2 - 0.5]])
-    seen = cut(crop, 96)
-    points, mirrored = (
-        run["keypoints"](["points"], {"crops": part})[0][0] for part in (seen, seen[..., ::-1])
-    )
-    mirrored = mirrored[card["mirror_permutation"]] * [-1, 1] + [95, 0]
-    points = (points + mirrored) / 2 @ crop[:, :2].T + crop[:, 2]
+
+    def look(crop: np.ndarray) -> np.ndarray:
+        seen = cut(crop, 96)
+        points, mirrored = (
+            run["keypoints"](["points"], {"crops": part})[0][0] for part in (seen, seen[..., ::-1])
+        )
+        mirrored = mirrored[card["mirror_permutation"]] * [-1, 1] + [95, 0]
+        return (points + mirrored) / 2 @ crop[:, :2].T + crop[:, 2]
+
+    points = look(crop)
+    right, left = (points[card["keypoints"].index(f"{side}_eye_center")] for side in ("right", "left"))
+    angle = np.arctan2(*(left - right)[::-1])
+    if abs(np.degrees(angle)) > card["tilted"]:
+        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        low, high = (points @ turn).min(0), (points @ turn).max(0)
+        step = (high - low).max() * card["crop_factor"] / 96
+        linear = turn * step
+        points = look(np.column_stack([linear, turn @ (low + high) / 2 - linear @ [47.5, 47.5]]))
 
     chosen = points[[card["keypoints"].index(name) for name in card["frame_points"]]]
     rows = [row for x, y in chosen for row in ((x, -y, 1, 0), (y, x, 0, 1))]
@@ -115,10 +127,13 @@ def by_card(folder: Path, picture: np.ndarray, box: np.ndarray) -> tuple[np.ndar
     return points, powers / powers.sum()
 
 
-def test_who_follows_the_card_gets_what_facekit_gives(tmp_path):
+@pytest.mark.parametrize("angle", [0, 35])
+def test_who_follows_the_card_gets_what_facekit_gives(tmp_path, angle):
     export_networks(tmp_path)
-    (face,) = FaceAnalyzer("cpu", "haar", "fp32")(astronaut())
-    points, scores = by_card(tmp_path, astronaut(), face.box.astype(np.float64))
+    picture = astronaut()[:256, 64:320]
+    picture = cv2.warpAffine(picture, cv2.getRotationMatrix2D((160, 115), angle, 1), (256, 256))
+    (face,) = FaceAnalyzer("cpu", "facekit", "fp32", backend="onnx", max_faces=1)(picture)
+    points, scores = by_card(tmp_path, picture, face.box.astype(np.float64))
     np.testing.assert_allclose(points, face.keypoints.xy, atol=0.1)
     np.testing.assert_allclose(scores, list(face.expression.scores.values()), atol=0.02)
 

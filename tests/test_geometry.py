@@ -200,3 +200,12 @@ def test_a_grid_is_mapped_as_its_points_are():
     y, x = np.meshgrid(places, places, indexing="ij")
     expected = geometry.apply(matrix, np.stack([x, y], -1).reshape(-1, 2)).reshape(2, 4, 4, 2)
     np.testing.assert_allclose(geometry.apply_to_grid(matrix, places), np.moveaxis(expected, -1, 1))
+
+
+@given(matrices())
+def test_an_upright_crop_turns_with_its_points(matrix):
+    points = np.random.default_rng(0).normal(0, 20, (15, 2))
+    still = geometry.upright_crop(points, np.array(0.0), 1.6, 96)
+    np.testing.assert_allclose(still, geometry.crop(geometry.square(geometry.box_around(points), 1.6), 96))
+    moved = geometry.upright_crop(geometry.apply(matrix, points), geometry.angles(matrix[:, 0]), 1.6, 96)
+    np.testing.assert_allclose(moved, geometry.compose(matrix, still), atol=1e-6)

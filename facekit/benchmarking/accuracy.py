@@ -2,8 +2,8 @@
 
 FER2013's PublicTest as it is, averaged with its mirror, and without the pictures that stand in Training too;
 the Helen faces that the weights' header lists as held out, the same with boxes moved and scaled by up to 5%,
-and shrunk until those boxes are small; muxspace's whole pictures, detector to expression; RAF-DB's faces,
-unless the weights saw that set.
+shrunk until those boxes are small, and turned; muxspace's whole pictures, detector to expression; RAF-DB's
+faces, unless the weights saw that set.
 """
 
 from __future__ import annotations
@@ -32,6 +32,9 @@ JITTER = 0.05
 SMALL = (32, 24)
 """Sides of small faces' boxes, the squares that are cropped for stage 1, pixels."""
 
+TURNED = (20, 40)
+"""By how much faces are turned, degrees, every other one to the left."""
+
 FEW = 200
 KEPT = ("format", "split", "n", "boxes", "tta", "weights", "expression", "keypoints")
 
@@ -45,6 +48,10 @@ def cases(setting: Setting) -> list[Case]:
         ("Helen, held out", 10, _helen),
         ("Helen, held out, boxes off by up to 5%", 10, _helen_jittered),
         *((f"Helen, held out, boxes of {side} pixels", 10, partial(_helen_small, side)) for side in SMALL),
+        *(
+            (f"Helen, held out, turned by {angle} degrees", 10, partial(_helen_turned, angle))
+            for angle in TURNED
+        ),
         ("muxspace, held out, whole pictures", 60, partial(_held_out_set, "muxspace")),
         ("RAF-DB, held out", 40, partial(_held_out_set, "raf_db")),
         ("RAF-DB, held out, its own head", 40, partial(_held_out_set, "raf_db", head="raf_db")),
@@ -99,15 +106,36 @@ def _helen_jittered(setting: Setting) -> dict[str, Any]:
 def jittered(analyzer: FaceAnalyzer, dataset: Dataset) -> dict[str, Any]:
     """Measure keypoints in label boxes that are off as a detector's are, by up to JITTER of their side."""
     assert dataset.points is not None
+    grays = [to_gray(dataset.load(place)) for place in range(len(dataset))]
+    return _jittered(analyzer, grays, dataset.points)
+
+
+def _jittered(
+    analyzer: FaceAnalyzer, grays: list[NDArray[np.uint8]], points: NDArray[np.float32]
+) -> dict[str, Any]:
     random = np.random.default_rng(0)
-    boxes = label_boxes(dataset.points)
+    boxes = label_boxes(points)
     moves = np.tile(random.uniform(-JITTER, JITTER, (len(boxes), 2)) * (boxes[:, 2:] - boxes[:, :2]), 2)
     factors = analyzer.backend.header["crop_factor"] * (1 + random.uniform(-JITTER, JITTER, len(boxes)))
     crops = np.stack(
         [geometry.square(box, factor) for box, factor in zip(boxes + moves, factors, strict=True)]
     )
-    grays = [to_gray(dataset.load(place)) for place in range(len(dataset))]
-    return _keypoint_figures(analyzer, grays, dataset.points, crops)
+    return _keypoint_figures(analyzer, grays, points, crops)
+
+
+def _helen_turned(degrees: int, setting: Setting) -> dict[str, Any]:
+    """Measure keypoints in portraits of 320 pixels that are turned, in boxes that are off."""
+    analyzer = _analyzer(setting)
+    dataset = _helen_rows(setting, analyzer)
+    assert dataset.points is not None
+    angles = np.radians(degrees) * (-1.0) ** np.arange(len(dataset))
+    image_from_portrait = geometry.upright_crop(dataset.points, angles, 3, 320)
+    grays = [
+        geometry.warp_picture(to_gray(dataset.load(place)), matrix, 320)
+        for place, matrix in enumerate(image_from_portrait)
+    ]
+    points = geometry.apply(geometry.invert(image_from_portrait), dataset.points)
+    return _jittered(analyzer, grays, points.astype(np.float32))
 
 
 def _helen_small(side: int, setting: Setting) -> dict[str, Any]:
