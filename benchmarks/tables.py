@@ -214,7 +214,7 @@ def training_runs(result: Result) -> str:
                 f"{figure['hours'][-1]:.1f}",
                 *(percent(told.get(f"{name}_accuracy")) for name, _ in sets),
                 f"{told['fer2013_nll']:.3f}",
-                percent(told["nme"]),
+                percent(told.get("nme")),
             )
         )
     head = (

@@ -1,9 +1,10 @@
 """Put down what training runs took and reached, epoch by epoch: figures of the rows that they held out.
 
-    python benchmarks/training_runs.py runs/shipped-v1 runs/shipped
+    python benchmarks/training_runs.py runs/first
+    python benchmarks/training_runs.py runs/expressions runs/both --before 5.1
 
-Each folder is what `facekit train --out` wrote, in the order in which runs began with the weights of others.
-Times are of the processor that trained, other work beside.
+Each folder is what `facekit train --out` wrote; figures of other runs stay in the file. Times are of the
+processor that trained, other work beside.
 """
 
 from __future__ import annotations
@@ -14,21 +15,20 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+from render import newest
+
+import facekit
 from facekit.benchmarking.machine import load
 from facekit.benchmarking.results import RESULTS, write_result
 from facekit.weights import read_weights
 
 
 def told_of(folder: Path, before: float) -> dict[str, Any]:
-    """Give a run's settings, its curves against the hours, and the figures of the weights it ended with.
-
-    A run that began with the weights of the one before it goes on after that one's hours.
-    """
+    """Give a run's settings, its curves against the hours, and the figures of the weights it ended with."""
     stored = read_weights(folder)
     with (folder / "history.csv").open() as file:
         rows = [{key: float(cell) for key, cell in row.items()} for row in csv.DictReader(file)]
-    begun = before if stored.header["training"].get("start") else 0.0
-    hours = [round(begun + seconds / 3600, 4) for seconds in accumulate(row["seconds"] for row in rows)]
+    hours = [round(before + seconds / 3600, 4) for seconds in accumulate(row["seconds"] for row in rows)]
     return {
         "name": stored.name,
         "setting": {"run": stored.name, "seed": stored.header["training"]["fit"]["seed"]},
@@ -49,11 +49,14 @@ def main() -> None:
     """Write the results file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path)
+    parser.add_argument("--before", type=float, default=0.0, help="hours of the runs that these begin with")
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
-    figures: list[dict[str, Any]] = []
-    for folder in given.runs:
-        figures.append(told_of(folder, figures[-1]["hours"][-1] if figures else 0.0))
+    told = [told_of(folder, given.before) for folder in given.runs]
+    names = {figure["name"] for figure in told}
+    stored = newest(given.out / facekit.__version__, "training-runs", "cpu")
+    earlier = [figure for figure in stored["figures"] if figure["name"] not in names] if stored else []
+    figures = [*earlier, *told]
     body = {
         "quick": False,
         "weights": figures[-1]["name"],

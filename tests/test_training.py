@@ -452,7 +452,11 @@ def test_a_wrong_configuration_is_refused(tmp_path, text, message):
         read_config(file)
 
 
-def test_the_shipped_configuration_is_readable():
-    config = read_config(Path(__file__).parents[1] / "configs" / "shipped.toml")
-    assert config.data.held_out["fer2013"] >= 3000
-    assert config.model.heads["fer2013"] == EXPRESSIONS
+def test_the_shipped_configurations_are_readable():
+    folder = Path(__file__).parents[1] / "configs"
+    shipped = read_config(folder / "shipped.toml")
+    first, restart = (read_config(name) for name in shipped.weights)
+    assert first.data.held_out["fer2013"] >= 3000
+    assert restart.weights == shipped.weights[:1]
+    assert first.model.heads["fer2013"] == EXPRESSIONS
+    assert first.model == restart.model == shipped.model
