@@ -115,27 +115,26 @@ def angles(vectors: Floats) -> Floats:
     return np.asarray(np.arctan2(vectors[..., 1], vectors[..., 0]))
 
 
-def upright_crop(points: Floats, angle: Floats, factor: float, size: int) -> NDArray[np.float64]:
-    """Give the matrices that map a size x size crop onto turned squares around points.
+def turned(matrix: Floats, angle: Floats, size: int) -> NDArray[np.float64]:
+    """Turn size x size crops about their middles.
 
     Parameters
     ----------
-    points : (..., K, 2) float
+    matrix : (..., 2, 3) float
+        image_from_crop of crops as they are.
     angle : (...,) float
-        By which they are turned, radians, from x to y.
-    factor : float
-        Side of the squares over that of the squares that the points just fill.
+        Radians, from x to y.
     size : int
-        Width and height of the crop, pixels.
+        Width and height of the crops, pixels.
 
     Returns
     -------
     (..., 2, 3) float64, image_from_crop
     """
-    cosine, sine, none = np.cos(angle), np.sin(angle), np.zeros_like(angle)
-    turn = np.stack([np.stack([cosine, -sine, none], -1), np.stack([sine, cosine, none], -1)], -2)
-    around = box_around(apply(invert(turn), np.asarray(points, np.float64)))
-    return np.asarray(compose(turn, crop(square(around, factor), size)), np.float64)
+    cosine, sine, middle = np.cos(angle), np.sin(angle), (size - 1) / 2
+    linear = np.stack([np.stack([cosine, -sine], -1), np.stack([sine, cosine], -1)], -2)
+    shift = middle - linear.sum(-1) * middle
+    return np.asarray(compose(matrix, np.concatenate([linear, shift[..., None]], -1)), np.float64)
 
 
 def scale_of(matrix: Array) -> Array:

@@ -46,8 +46,7 @@ def find_keypoints(
     angles = geometry.angles(left - right)
     tilted = np.flatnonzero(abs(angles) > TILTED)
     if len(tilted):
-        factor = backend.header["crop_factor"]
-        upright = geometry.upright_crop(points_image[tilted], angles[tilted], factor, CROP_SIZE)
+        upright = geometry.turned(image_from_crop[tilted], angles[tilted], CROP_SIZE)
         points_image[tilted], sigma[tilted] = _look(backend, grays, picture_of_face[tilted], upright)
     return points_image, sigma
 

@@ -113,10 +113,8 @@ def by_card(folder: Path, picture: np.ndarray, box: np.ndarray) -> tuple[np.ndar
     angle = np.arctan2(*(left - right)[::-1])
     if abs(np.degrees(angle)) > card["tilted"]:
         turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        low, high = (points @ turn).min(0), (points @ turn).max(0)
-        step = (high - low).max() * card["crop_factor"] / 96
         linear = turn * step
-        points = look(np.column_stack([linear, turn @ (low + high) / 2 - linear @ [47.5, 47.5]]))
+        points = look(np.column_stack([linear, centre - 0.5 - linear @ [47.5, 47.5]]))
 
     chosen = points[[card["keypoints"].index(name) for name in card["frame_points"]]]
     rows = [row for x, y in chosen for row in ((x, -y, 1, 0), (y, x, 0, 1))]

@@ -202,10 +202,11 @@ def test_a_grid_is_mapped_as_its_points_are():
     np.testing.assert_allclose(geometry.apply_to_grid(matrix, places), np.moveaxis(expected, -1, 1))
 
 
-@given(matrices())
-def test_an_upright_crop_turns_with_its_points(matrix):
-    points = np.random.default_rng(0).normal(0, 20, (15, 2))
-    still = geometry.upright_crop(points, np.array(0.0), 1.6, 96)
-    np.testing.assert_allclose(still, geometry.crop(geometry.square(geometry.box_around(points), 1.6), 96))
-    moved = geometry.upright_crop(geometry.apply(matrix, points), geometry.angles(matrix[:, 0]), 1.6, 96)
-    np.testing.assert_allclose(moved, geometry.compose(matrix, still), atol=1e-6)
+@given(matrices(), st.floats(-3, 3), st.floats(-3, 3))
+def test_a_crop_turns_about_its_middle(matrix, first, then):
+    turned = geometry.turned(matrix, np.array(first), 96)
+    middle = np.array([[47.5, 47.5]])
+    np.testing.assert_allclose(geometry.apply(turned, middle), geometry.apply(matrix, middle), atol=1e-6)
+    np.testing.assert_allclose(geometry.scale_of(turned), geometry.scale_of(matrix))
+    twice = geometry.turned(turned, np.array(then), 96)
+    np.testing.assert_allclose(twice, geometry.turned(matrix, np.array(first + then), 96), atol=1e-6)

@@ -129,7 +129,8 @@ def _helen_turned(degrees: int, setting: Setting) -> dict[str, Any]:
     dataset = _helen_rows(setting, analyzer)
     assert dataset.points is not None
     angles = np.radians(degrees) * (-1.0) ** np.arange(len(dataset))
-    image_from_portrait = geometry.upright_crop(dataset.points, angles, 3, 320)
+    upright = geometry.crop(geometry.square(label_boxes(dataset.points), 3), 320)
+    image_from_portrait = geometry.turned(upright, angles, 320)
     grays = [
         geometry.warp_picture(to_gray(dataset.load(place)), matrix, 320)
         for place, matrix in enumerate(image_from_portrait)
