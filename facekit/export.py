@@ -47,7 +47,8 @@ STEPS: Final = (
     "as its sigma is. Points and sigmas of the two are averaged, and sigma is multiplied by sigma_factor.",
     "Points and sigma, pixels of the crop, are brought to the picture by the crop's place and scale.",
     "If the line from right_eye_center to left_eye_center then leans by more than tilted degrees, stage 1 "
-    "runs once more and gives the points and sigma: on the same square, turned by that angle about its middle.",
+    "runs once more and gives the points and sigma: on the same square, turned by that angle about its "
+    "middle.",
     "The similarity (rotation, scale, shift; least squares) that brings the points frame_points to frame "
     "gives the 48x48 crop of stage 2, cut and normalised as above.",
     "Stage 2 gives logits for every head: softmax(logits / temperature[head]) are the probabilities of the "
