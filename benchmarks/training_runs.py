@@ -1,7 +1,7 @@
 """Put down what training runs took and reached, epoch by epoch: figures of the rows that they held out.
 
     python benchmarks/training_runs.py runs/first
-    python benchmarks/training_runs.py runs/expressions runs/both --before 5.1
+    python benchmarks/training_runs.py runs/restart runs/expressions --before 5.1
 
 Each folder is what `facekit train --out` wrote; figures of other runs stay in the file. Times are of the
 processor that trained, other work beside.
