@@ -148,8 +148,9 @@ def test_two_runs_do_not_write_to_one_folder(pictures, config, tmp_path):
         run(pictures, tmp_path, config)
 
 
-def test_a_run_killed_at_any_point_goes_on_and_has_each_picture_once(pictures, config, unbroken, tmp_path):
-    out = tmp_path / "out"
+def test_a_run_killed_at_any_point_goes_on_and_has_each_picture_once(config, tmp_path):
+    pictures, out = album(tmp_path / "album", 300), tmp_path / "out"  # many: still at work when killed
+    run(pictures, tmp_path / "unbroken", config)
     options = ("--backend", "onnx", "--detector", "none", "--weights", config.analysis.weights)
     command = (pictures, "--out", out, *options, "--batch-size", 4, "--shard-size", 7, "--workers", 2)
     for point in (
@@ -165,9 +166,9 @@ def test_a_run_killed_at_any_point_goes_on_and_has_each_picture_once(pictures, c
         made_runs.wait_until(lambda below=below: not any(map(alive, below)))
     assert not (out / "manifest.json").exists() or not manifest(out)["complete"]
     code, said, complaint = finish(start(*command))
-    assert (code, complaint) == (1, f"facekit: {out}: 1 of 30 pictures failed; the shards say why\n")
-    assert said == f"{out}: 30 pictures, 29 faces, 1 pictures failed\n"
-    assert rows(out) == unbroken
+    assert (code, complaint) == (1, f"facekit: {out}: 1 of 300 pictures failed; the shards say why\n")
+    assert said == f"{out}: 300 pictures, 299 faces, 1 pictures failed\n"
+    assert rows(out) == rows(tmp_path / "unbroken")
     assert manifest(out)["complete"]
 
 
