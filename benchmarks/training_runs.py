@@ -2,9 +2,10 @@
 
     python benchmarks/training_runs.py runs/first
     python benchmarks/training_runs.py runs/restart runs/expressions --before 5.1
+    python benchmarks/training_runs.py runs/longer --before 5.1 --cores 2
 
-Each folder is what `facekit train --out` wrote; figures of other runs stay in the file. Times are of the
-processor that trained, other work beside.
+Each folder is what `facekit train --out` wrote; figures of other runs stay in the file. Hours are of one core
+of the processor that trained, other work beside.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from facekit.benchmarking.results import RESULTS, write_result
 from facekit.weights import read_weights
 
 
-def told_of(folder: Path, before: float) -> dict[str, Any]:
+def told_of(folder: Path, before: float, cores: int) -> dict[str, Any]:
     """Give a run's settings, its curves against the hours, and the figures of the weights it ended with."""
     stored = read_weights(folder)
     with (folder / "history.csv").open() as file:
         rows = [{key: float(cell) for key, cell in row.items()} for row in csv.DictReader(file)]
-    hours = [round(before + seconds / 3600, 4) for seconds in accumulate(row["seconds"] for row in rows)]
+    hours = [round(before + cores * seconds / 3600, 4) for seconds in accumulate(row["seconds"] for row in rows)]
     return {
         "name": stored.name,
         "setting": {"run": stored.name, "seed": stored.header["training"]["fit"]["seed"]},
@@ -50,9 +51,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("runs", nargs="+", type=Path)
     parser.add_argument("--before", type=float, default=0.0, help="hours of the runs that these begin with")
+    parser.add_argument("--cores", type=int, default=1, help="that trained at once")
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
-    told = [told_of(folder, given.before) for folder in given.runs]
+    told = [told_of(folder, given.before, given.cores) for folder in given.runs]
     names = {figure["name"] for figure in told}
     stored = newest(given.out / facekit.__version__, "training-runs", "cpu")
     earlier = [figure for figure in stored["figures"] if figure["name"] not in names] if stored else []

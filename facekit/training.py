@@ -182,7 +182,8 @@ def _with_labels(config: TrainConfig, datasets: Sequence[Dataset]) -> TrainConfi
             f"no labels for {' or '.join(wanted)} among the data; name a dataset that has some"
         )
     if tasks != wanted:
-        _log.warning("the data teach %s alone; in an analysis the shipped weights do the rest", *tasks)
+        rest = f"{config.start} does" if config.start else "in an analysis the shipped weights do"
+        _log.warning("the data teach %s alone; %s the rest", *tasks, rest)
     return replace(config, model=replace(config.model, tasks=tasks))
 
 

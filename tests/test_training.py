@@ -455,8 +455,10 @@ def test_a_wrong_configuration_is_refused(tmp_path, text, message):
 def test_the_shipped_configurations_are_readable():
     folder = Path(__file__).parents[1] / "configs"
     shipped = read_config(folder / "shipped.toml")
-    first, restart = (read_config(name) for name in shipped.weights)
+    mean = read_config(shipped.start)
+    longer, first, restart = (read_config(name) for name in mean.weights)
     assert first.data.held_out["fer2013"] >= 3000
-    assert restart.weights == shipped.weights[:1]
+    assert longer.start == restart.start == mean.weights[1]
     assert first.model.heads["fer2013"] == EXPRESSIONS
-    assert first.model == restart.model == shipped.model
+    assert longer.model == mean.model == shipped.model
+    assert first.model == restart.model == replace(longer.model, blocks=(1, 1, 2, 2))
