@@ -29,7 +29,7 @@ def told_of(folder: Path, before: float, cores: int) -> dict[str, Any]:
     stored = read_weights(folder)
     with (folder / "history.csv").open() as file:
         rows = [{key: float(cell) for key, cell in row.items()} for row in csv.DictReader(file)]
-    hours = [round(before + cores * seconds / 3600, 4) for seconds in accumulate(row["seconds"] for row in rows)]
+    ends = accumulate(cores * row["seconds"] / 3600 for row in rows)
     return {
         "name": stored.name,
         "setting": {"run": stored.name, "seed": stored.header["training"]["fit"]["seed"]},
@@ -39,7 +39,7 @@ def told_of(folder: Path, before: float, cores: int) -> dict[str, Any]:
         "unit": "share",
         "epochs": len(rows),
         "seconds": round(sum(row["seconds"] for row in rows), 1),
-        "hours": hours,
+        "hours": [round(before + hours, 4) for hours in ends],
         "curves": {key: [row[key] for row in rows] for key in rows[0] if key not in ("epoch", "seconds")},
         "value": stored.header["held_out_figures"]["fer2013_accuracy"],
         "held_out": stored.header["held_out_figures"],
