@@ -12,7 +12,7 @@ from typing import Any, TypeVar, get_type_hints
 from facekit.augmentation import AugmentConfig
 from facekit.errors import ConfigError
 from facekit.fitting import FitConfig
-from facekit.model import ModelConfig
+from facekit.model import ModelConfig, Task
 from facekit.schema import DEFAULT_HEAD, EXPRESSIONS, FERPLUS
 
 HEADS: Mapping[str, tuple[str, ...]] = {
@@ -121,6 +121,8 @@ class TrainConfig:
     averaged : mapping of str to float
         Other weights of that network, or of it for one task, named as `start` is, and their shares in the
         mean of all that training begins with; the rest is the share of `start`.
+    teach : tuple of str
+        The tasks that the run teaches, of those that the data have labels for; empty: all of them.
     model, fit, data, keypoints, expression
         See their classes.
     aligner : FitConfig
@@ -130,6 +132,7 @@ class TrainConfig:
     name: str = "default-v1"
     start: str = ""
     averaged: Mapping[str, float] = field(default_factory=dict)
+    teach: tuple[Task, ...] = ()
     model: ModelConfig = ModelConfig(heads=HEADS)
     fit: FitConfig = FitConfig()
     aligner: FitConfig = FitConfig(epochs=10, optimizer="adamw", learning_rate=2e-3, weight_decay=1e-2)

@@ -27,7 +27,7 @@ from facekit.data.samples import Dataset
 from facekit.distributed import Processes, join_processes
 from facekit.errors import ConfigError, DatasetError
 from facekit.fitting import EpochRecord, Mixed, fit
-from facekit.model import SharedNetwork, multiplies_bfloat16
+from facekit.model import TASKS, SharedNetwork, Task, multiplies_bfloat16
 from facekit.objectives import ExpressionObjective, Objective
 from facekit.preparation import (
     Prepared,
@@ -93,6 +93,9 @@ def train(
     datasets = [dataset for path in data if (dataset := load_dataset(path)).name not in config.data.leave_out]
     _with_own_names(datasets)
     wanted, config = config.model.tasks, _with_labels(config, datasets)
+    datasets = [
+        dataset for dataset in datasets if any(_teaches(dataset, task) for task in config.model.tasks)
+    ]
     if folds == 1 or (folds and "expression" not in config.model.tasks):
         raise ConfigError(f"folds is {folds}: expected 0, or at least 2 to predict expressions by")
     if folds and config.start:
@@ -164,19 +167,15 @@ def _with_own_names(datasets: Sequence[Dataset]) -> None:
 
 
 def _with_labels(config: TrainConfig, datasets: Sequence[Dataset]) -> TrainConfig:
-    """Leave out the task that the data do not teach.
+    """Leave out the task that the data do not teach, or the run is not to.
 
     Raises
     ------
     DatasetError
         They teach none of the configuration's.
     """
-    taught = {
-        "expression": any(dataset.labels is not None for dataset in datasets),
-        "keypoints": any(dataset.points is not None for dataset in datasets),
-    }
-    wanted = config.model.tasks
-    tasks = tuple(task for task in wanted if taught[task])
+    wanted = tuple(task for task in config.model.tasks if task in (config.teach or TASKS))
+    tasks = tuple(task for task in wanted if any(_teaches(dataset, task) for dataset in datasets))
     if not tasks:
         raise DatasetError(
             f"no labels for {' or '.join(wanted)} among the data; name a dataset that has some"
@@ -185,6 +184,10 @@ def _with_labels(config: TrainConfig, datasets: Sequence[Dataset]) -> TrainConfi
         rest = f"{config.start} does" if config.start else "in an analysis the shipped weights do"
         _log.warning("the data teach %s alone; %s the rest", *tasks, rest)
     return replace(config, model=replace(config.model, tasks=tasks))
+
+
+def _teaches(dataset: Dataset, task: Task) -> bool:
+    return (dataset.points if task == "keypoints" else dataset.labels) is not None
 
 
 def _network(config: TrainConfig, device: torch.device) -> SharedNetwork:

@@ -326,9 +326,11 @@ def test_runs_that_a_configuration_names_come_first(fer2013, points, tmp_path, c
         run(config, [fer2013, points], tmp_path / "runs" / "first")
 
 
-def test_keypoints_alone_go_on_and_expressions_stay(fer2013, points, tmp_path):
+@pytest.mark.parametrize("told", [False, True])
+def test_keypoints_alone_go_on_and_expressions_stay(fer2013, points, tmp_path, told):
     run(TINY, [fer2013, points], tmp_path / "first")
-    run(replace(TINY, start=str(tmp_path / "first")), [points], tmp_path / "second")
+    second = replace(TINY, start=str(tmp_path / "first"), teach=("keypoints",) if told else ())
+    run(second, [fer2013, points] if told else [points], tmp_path / "second")
     first, second = (load_weights(tmp_path / name) for name in ("first", "second"))
     crops = torch.rand(4, 1, 96, 96, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
