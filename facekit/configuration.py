@@ -121,6 +121,9 @@ class TrainConfig:
     averaged : mapping of str to float
         Other weights of that network, or of it for one task, named as `start` is, and their shares in the
         mean of all that training begins with; the rest is the share of `start`.
+    joined : tuple of str
+        Weights, named as `start` is, whose trunk the ensemble's further members begin with, in their order,
+        each with its own heads; members beyond these, which `start` lacks too, begin fresh.
     teach : tuple of str
         The tasks that the run teaches, of those that the data have labels for; empty: all of them.
     model, fit, data, keypoints, expression
@@ -132,6 +135,7 @@ class TrainConfig:
     name: str = "default-v1"
     start: str = ""
     averaged: Mapping[str, float] = field(default_factory=dict)
+    joined: tuple[str, ...] = ()
     teach: tuple[Task, ...] = ()
     model: ModelConfig = ModelConfig(heads=HEADS)
     fit: FitConfig = FitConfig()
@@ -146,13 +150,14 @@ class TrainConfig:
             self,
             start=named(self.start),
             averaged={named(name): share for name, share in self.averaged.items()},
+            joined=tuple(map(named, self.joined)),
             expression=replace(self.expression, teachers=tuple(map(named, self.expression.teachers))),
         )
 
     @property
     def weights(self) -> tuple[str, ...]:
         """Names of the weights that the run needs."""
-        return tuple(filter(None, (self.start, *self.averaged, *self.expression.teachers)))
+        return tuple(filter(None, (self.start, *self.averaged, *self.joined, *self.expression.teachers)))
 
 
 def read_config(path: str | os.PathLike[str]) -> TrainConfig:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -15,6 +15,7 @@ from facekit.configuration import TrainConfig
 from facekit.errors import ConfigError
 from facekit.fitting import begin_with
 from facekit.model import TASKS, SharedNetwork, Task, TaskBatchNorm
+from facekit.schema import SHARED_STAGES
 from facekit.weights import Weights, completed, load_weights, model_record, seen_by
 
 
@@ -46,7 +47,8 @@ def go_on_with(given: Weights, config: TrainConfig) -> SharedNetwork:
     torch.manual_seed(config.fit.seed)
     network = SharedNetwork(model)
     sizes = {name: float(convolution.weight.detach().norm()) for name, convolution, _ in _normed(network)}
-    begin_with(network, given.network.state_dict(), config.start, _last_norm)
+    members = _members(network, config.joined)
+    begin_with(network, members | given.network.state_dict(), config.start, _last_norm)
     if idle:
         network.requires_grad_(False)
         for parameter in network.own_parameters(taught[0]):
@@ -56,6 +58,20 @@ def go_on_with(given: Weights, config: TrainConfig) -> SharedNetwork:
     if config.averaged:
         network.load_state_dict(_mean(network, config.averaged, sizes))
     return network
+
+
+def _members(network: SharedNetwork, joined: Sequence[str]) -> dict[str, Tensor]:
+    """Give what the ensemble's further members begin with: later stages and heads of others, by order."""
+    members = {name: part for name, part in network.state_dict().items() if name.startswith("members.")}
+    for place, other in enumerate(joined):
+        theirs = of_tasks(load_weights(other), ("expression",)).network
+        later = {"stages": theirs.trunk.stages[SHARED_STAGES:], "heads": theirs.expression_heads}
+        for part, module in later.items():
+            for name, tensor in module.state_dict(prefix=f"members.{place}.{part}.").items():
+                if name not in members or members[name].shape != tensor.shape:
+                    raise ConfigError(f"joined: {other}: weights of another network than [model] describes")
+                members[name] = tensor
+    return members
 
 
 def _mean(

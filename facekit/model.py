@@ -5,12 +5,13 @@ References
 .. [1] K. He et al., "Deep Residual Learning for Image Recognition", CVPR 2016.
 .. [2] A. Nibali et al., "Numerical Coordinate Regression with Convolutional Neural Networks", 2018
 (soft-argmax).
+.. [3] S. Lee et al., "Why M Heads are Better than One: Training a Diverse Ensemble of Deep Networks", 2015.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Literal
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models.resnet import BasicBlock
 
-from facekit.schema import DEFAULT_HEAD, EXPRESSIONS, INPUT_SIZE, KEYPOINTS
+from facekit.schema import DEFAULT_HEAD, EXPRESSIONS, INPUT_SIZE, KEYPOINTS, SHARED_STAGES
 
 Task = Literal["keypoints", "expression"]
 TASKS: tuple[Task, ...] = ("keypoints", "expression")
@@ -47,6 +48,9 @@ class ModelConfig:
         Both tasks, or the only one of a single-task network.
     norm_per_task : bool
         Each task has batch norms of its own in the shared trunk.
+    members : int
+        Of the ensemble that names expressions [3]_. The trunk is the first; each further one has later stages
+        and heads of its own.
     """
 
     width: int = 32
@@ -56,6 +60,7 @@ class ModelConfig:
     heads: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: {DEFAULT_HEAD: EXPRESSIONS})
     tasks: tuple[Task, ...] = TASKS
     norm_per_task: bool = True
+    members: int = 1
 
 
 class TaskBatchNorm(nn.Module):
@@ -79,6 +84,20 @@ class Stem(nn.Sequential):
         super().__init__(convolution, nn.BatchNorm2d(width), nn.ReLU(inplace=True))
 
 
+def _stage(config: ModelConfig, stage: int, norm: Callable[[int], nn.Module]) -> nn.Sequential:
+    """Build a stage's blocks; every stage but the first halves the side of its maps."""
+    width, layers = config.width << stage, []
+    channels = config.width << max(0, stage - 1)
+    for block in range(config.blocks[stage]):
+        stride = 2 if stage and not block else 1
+        shortcut = None
+        if stride != 1 or channels != width:
+            shortcut = nn.Sequential(nn.Conv2d(channels, width, 1, stride, bias=False), norm(width))
+        layers.append(BasicBlock(channels, width, stride, shortcut, norm_layer=norm))
+        channels = width
+    return nn.Sequential(*layers)
+
+
 class Trunk(nn.Module):
     """ResNet of four stages [1]_: (B, w, 48, 48) to maps of 48, 24, 12 and 6 a side, w to 8w channels."""
 
@@ -89,18 +108,7 @@ class Trunk(nn.Module):
         def norm(channels: int) -> nn.Module:
             return TaskBatchNorm(channels, config.tasks) if per_task else nn.BatchNorm2d(channels)
 
-        self.stages = nn.ModuleList()
-        channels = config.width
-        for stage, blocks in enumerate(config.blocks):
-            width, layers = config.width << stage, []
-            for block in range(blocks):
-                stride = 2 if stage and not block else 1
-                shortcut = None
-                if stride != 1 or channels != width:
-                    shortcut = nn.Sequential(nn.Conv2d(channels, width, 1, stride, bias=False), norm(width))
-                layers.append(BasicBlock(channels, width, stride, shortcut, norm_layer=norm))
-                channels = width
-            self.stages.append(nn.Sequential(*layers))
+        self.stages = nn.ModuleList(_stage(config, stage, norm) for stage in range(len(config.blocks)))
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """Give the maps of every stage."""
@@ -146,6 +154,40 @@ class KeypointHead(nn.Module):
         return points, sigma
 
 
+def _heads(config: ModelConfig) -> nn.ModuleDict:
+    features = config.width << (len(config.blocks) - 1)
+    return nn.ModuleDict({name: nn.Linear(features, len(classes)) for name, classes in config.heads.items()})
+
+
+def _logits(last: Tensor, heads: nn.ModuleDict, dropout: nn.Module) -> dict[str, Tensor]:
+    """Give each head's logits (B, C) for the maps of the last stage."""
+    pooled = dropout(last.mean((2, 3)))
+    return {name: head(pooled) for name, head in heads.items()}
+
+
+class Member(nn.Module):
+    """A further member of the ensemble: later stages and heads of its own."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        later = range(SHARED_STAGES, len(config.blocks))
+        self.stages = nn.Sequential(*(_stage(config, stage, nn.BatchNorm2d) for stage in later))
+        self.heads = _heads(config)
+
+    def forward(self, shared: Tensor, dropout: nn.Module) -> dict[str, Tensor]:
+        """Give each head's logits (B, C) for the maps of the last shared stage."""
+        return _logits(self.stages(shared), self.heads, dropout)
+
+
+def _opinions(
+    maps: list[Tensor], heads: nn.ModuleDict, members: nn.ModuleList, dropout: nn.Module
+) -> dict[str, Tensor]:
+    """Give each head's logits (B, members, C); the trunk's last maps are the first member's."""
+    further = (member(maps[SHARED_STAGES - 1], dropout) for member in members)
+    told = [_logits(maps[-1], heads, dropout), *further]
+    return {name: torch.stack([logits[name] for logits in told], 1) for name in heads}
+
+
 class SharedNetwork(nn.Module):
     """Both stages of facekit: keypoints of 96x96 crops, expressions of aligned 48x48 crops, one trunk."""
 
@@ -160,20 +202,18 @@ class SharedNetwork(nn.Module):
             self.keypoint_head = KeypointHead(config)
         if "expression" in config.tasks:
             self.dropout = nn.Dropout(config.dropout)
-            features = config.width << (len(config.blocks) - 1)
-            self.expression_heads = nn.ModuleDict(
-                {name: nn.Linear(features, len(classes)) for name, classes in config.heads.items()}
-            )
+            self.expression_heads = _heads(config)
+            self.members = nn.ModuleList(Member(config) for _ in range(1, config.members))
         self._norms = [module for module in self.trunk.modules() if isinstance(module, TaskBatchNorm)]
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def own_parameters(self, task: Task) -> list[nn.Parameter]:
-        """Give the parameters that no other task uses: of stem, batch norms and head."""
-        head = self.keypoint_head if task == "keypoints" else self.expression_heads
+        """Give the parameters that no other task uses: of stem, batch norms, head and further members."""
+        own = (self.keypoint_head,) if task == "keypoints" else (self.expression_heads, self.members)
         norms = [norm.norms[task] for norm in self._norms]
-        return [parameter for part in (self.stems[task], *norms, head) for parameter in part.parameters()]
+        return [parameter for part in (self.stems[task], *norms, *own) for parameter in part.parameters()]
 
     def features(self, crops: Tensor, task: Task) -> list[Tensor]:
         """Give the trunk's maps of normalised crops (B, 1, S, S)."""
@@ -186,9 +226,9 @@ class SharedNetwork(nn.Module):
         return self.keypoint_head(self.features(crops, "keypoints"))  # type: ignore[no-any-return]
 
     def expression(self, crops: Tensor) -> dict[str, Tensor]:
-        """Give each head's logits (B, C) of normalised crops (B, 1, 48, 48)."""
-        pooled = self.dropout(self.features(crops, "expression")[-1].mean((2, 3)))
-        return {name: head(pooled) for name, head in self.expression_heads.items()}
+        """Give each head's logits (B, members, C) of normalised crops (B, 1, 48, 48)."""
+        maps = self.features(crops, "expression")
+        return _opinions(maps, self.expression_heads, self.members, self.dropout)
 
     def forward(self, crops: Tensor, task: Task) -> Any:
         """Run one task; see `keypoints` and `expression`."""
@@ -210,17 +250,18 @@ class Branch(nn.Module):
             self.head: nn.Module = copy.deepcopy(network.keypoint_head)
         else:
             self.head = copy.deepcopy(network.expression_heads)
+            self.members = copy.deepcopy(network.members)
         _select_norms(self.trunk, task)
         self.eval()
         fold_batch_norms(self)
 
     def forward(self, crops: Tensor) -> Any:
-        """Give what `SharedNetwork.keypoints` or `SharedNetwork.expression` gives."""
+        """Give what `SharedNetwork.keypoints` gives, or each head's logits (B, C), the members' mean."""
         maps = self.trunk(self.stem(crops))
         if self.task == "keypoints":
             return self.head(maps)
-        pooled = maps[-1].mean((2, 3))
-        return {name: head(pooled) for name, head in self.head.items()}  # type: ignore[operator]
+        opinions = _opinions(maps, self.head, self.members, nn.Identity())  # type: ignore[arg-type]
+        return {name: logits.mean(1) for name, logits in opinions.items()}
 
 
 def _select_norms(module: nn.Module, task: Task) -> None:

@@ -259,14 +259,15 @@ class ExpressionObjective:
             if head == DEFAULT_HEAD and self.teachers:
                 weighted = weighted.lerp(self._taught(seen) * weighted.sum(1, keepdim=True), self.distill)
             importance = 1.0 if place == 0 else self.auxiliary
-            total = total + importance * expression_loss(logits[head], weighted)
+            for opinion in logits[head].unbind(1):
+                total = total + importance * expression_loss(opinion, weighted)
             start += len(classes)
         return total
 
     @torch.no_grad()
     def _taught(self, crops: Tensor) -> Tensor:
         """Give the mean of the teachers' probabilities (B, C) for normalised crops."""
-        answers = [teacher(crops, "expression")[DEFAULT_HEAD].float() for teacher in self.teachers]
+        answers = [teacher(crops, "expression")[DEFAULT_HEAD].float().mean(1) for teacher in self.teachers]
         return torch.stack(answers).softmax(-1).mean(0)
 
     def _mixing(self, count: int, generator: Generator) -> Callable[[Tensor], Tensor]:
@@ -305,5 +306,5 @@ def expression_logits(network: nn.Module, canvases: Tensor, head: str, mean: flo
     middle = canvas_from_crop(canvases.shape[-1], size).to(canvases.device)
     for some in canvases.split(512):  # type: ignore[no-untyped-call]
         crops = sample(some, middle.expand(len(some), -1, -1), size)
-        rows.append(network((crops - mean) / std, "expression")[head].float())
+        rows.append(network((crops - mean) / std, "expression")[head].float().mean(1))
     return torch.cat(rows)

@@ -152,6 +152,9 @@ ALIGNED_SIZE: Final = 48
 
 INPUT_SIZE: Final = MappingProxyType({"keypoints": CROP_SIZE, "expression": ALIGNED_SIZE})
 
+SHARED_STAGES: Final = 2
+"""Of the trunk, that all members of the ensemble which names expressions see through."""
+
 ALIGNED_POINTS: Final = tuple(
     KEYPOINTS.index(name)
     for name in ("left_eye_center", "right_eye_center", "nose_tip", "mouth_left_corner", "mouth_right_corner")

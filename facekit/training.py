@@ -102,6 +102,8 @@ def train(
         raise ConfigError(f"start = {config.start!r}: these weights have seen the folds' rows")
     if config.averaged and not config.start:
         raise ConfigError("averaged: expected start, whose share is what others leave")
+    if config.joined and not config.start:
+        raise ConfigError("joined: expected start, which the ensemble's first member begins with")
     ready = yield from _runs_before(config, data, folder, resume, device, processes)
     given = of_tasks(load_weights(ready.start), wanted) if ready.start else None
     fresh = not ready.start and "keypoints" in config.model.tasks
@@ -377,7 +379,7 @@ def finish(
             name: round(figure, 5) if math.isfinite(figure) else None for name, figure in figures.items()
         },
         "data": prepared.record,
-        "training": {"start": config.start, "averaged": dict(config.averaged)}
+        "training": {"start": config.start, "averaged": dict(config.averaged), "joined": config.joined}
         | {name: asdict(value) for name, value in settings.items()},
         "commit": _commit(),
     }

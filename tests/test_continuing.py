@@ -74,6 +74,42 @@ def test_weights_are_averaged_at_one_size(stored):
         torch.testing.assert_close(tensor, ends[0][name].lerp(ends[1][name], 0.25), atol=1e-3, rtol=0)
 
 
+@pytest.mark.parametrize("tasks", [("expression",), ("keypoints", "expression")])
+def test_members_begin_as_other_weights_behind_the_shared_stages(stored, tasks):
+    first, second, places = stored
+    config = TrainConfig(start="first", model=replace(MODEL, members=2), joined=(places[tasks],))
+    network = go_on_with(first, config).eval()
+    spliced = second.network
+    for stage in range(2):
+        spliced.trunk.stages[stage] = first.network.trunk.stages[stage]
+    spliced.stems = first.network.stems
+    crops = torch.rand(2, 1, 48, 48)
+    with torch.inference_mode():
+        opinions = network.expression(crops)["fer2013"]
+        for place, alone in enumerate((first.network, spliced.eval())):
+            expected = alone.expression(crops)["fer2013"][:, 0]
+            torch.testing.assert_close(opinions[:, place], expected, atol=1e-3, rtol=0)
+
+
+def test_members_that_nothing_joins_are_fresh_and_those_that_are_there_stay(stored):
+    first, _, places = stored
+    config = TrainConfig(start="first", model=replace(MODEL, members=3), joined=(places["expression",],))
+    network = go_on_with(first, config)
+    state = network.state_dict()
+    begun = network.members[0].state_dict(), network.members[1].state_dict()
+    assert not any(torch.equal(begun[0][name], begun[1][name]) for name in begun[0] if "conv" in name)
+    kept = go_on_with(Weights("grown", network, {}, ""), replace(config, joined=())).state_dict()
+    for name, tensor in kept.items():
+        torch.testing.assert_close(tensor, state[name], atol=1e-3, rtol=1e-3)
+
+
+def test_members_of_another_network_are_refused(stored, tmp_path):
+    first, _, places = stored
+    config = TrainConfig(start="first", model=MODEL, joined=(places["expression",],))
+    with pytest.raises(ConfigError, match=r"expression.safetensors: weights of another network"):
+        go_on_with(first, config)
+
+
 @pytest.mark.parametrize("task", ["keypoints", "expression"])
 def test_weights_of_one_task_leave_the_other_s_own_parts(stored, task):
     first, second, places = stored

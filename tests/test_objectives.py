@@ -28,8 +28,8 @@ class Recorder(nn.Module):
     def forward(self, crops: Tensor, task: str) -> dict[str, Tensor]:
         assert task == "expression"
         self.seen.append(crops)
-        rows = self.logits.expand(len(crops), -1)
-        return {"fer2013": rows, "three": rows[:, :3]}
+        rows = self.logits.expand(len(crops), 1, -1)
+        return {"fer2013": rows, "three": rows[..., :3]}
 
 
 def expressions(count: int, draw: float = 1.0) -> ExpressionSamples:
@@ -82,6 +82,29 @@ def test_heads_learn_from_the_samples_that_speak_to_them():
     assert loss.item() == pytest.approx(float(-probabilities.mean() - 0.5 * three[0]), abs=1e-5)
 
 
+class Ensemble(nn.Module):
+    """Lets recorders tell their opinions side by side."""
+
+    def __init__(self, *members: Recorder) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, crops: Tensor, task: str) -> dict[str, Tensor]:
+        told = [member(crops, task) for member in self.members]
+        return {head: torch.cat([logits[head] for logits in told], 1) for head in told[0]}
+
+
+def test_members_learn_for_themselves_and_answer_together():
+    samples, members = expressions(14), (Recorder(0), Recorder(5))
+    objective = expression_objective(samples, batch_size=14)
+    objective.start_epoch(0, 0.0, generator())
+    together = objective.loss(Ensemble(*members), 0, generator())
+    alone = sum(objective.loss(member, 0, generator()) for member in members)
+    torch.testing.assert_close(together, alone)
+    mean = (members[0].logits + members[1].logits).detach() / 2
+    torch.testing.assert_close(objective.logits(Ensemble(*members), samples), mean.expand(14, -1))
+
+
 def test_the_early_phase_has_small_crops_and_the_late_one_its_own_augmentation():
     loud = replace(JITTER, cutout=0.9)
     objective = expression_objective(
@@ -104,7 +127,7 @@ class Brightness(nn.Module):
         self.seen = crops.mean((1, 2, 3))
         logits = torch.zeros(len(crops), 7)
         logits[:, 1] = 3 * self.seen
-        return {"fer2013": logits, "three": logits[:, :3]}
+        return {"fer2013": logits[:, None], "three": logits[:, None, :3]}
 
 
 def test_mixup_mixes_targets_as_it_mixes_crops():

@@ -286,6 +286,22 @@ def test_a_run_begins_with_an_average(fer2013, points, tmp_path):
     assert load_weights(tmp_path / "third").header["training"]["averaged"] == averaged.averaged
 
 
+def test_an_ensemble_begins_with_other_weights(fer2013, points, tmp_path):
+    run(TINY, [fer2013, points], tmp_path / "first")
+    joined = (str(tmp_path / "first"),)
+    ensemble = replace(TINY, model=replace(TINY.model, members=2), joined=joined)
+    with pytest.raises(ConfigError, match="joined: expected start"):
+        run(ensemble, [fer2013, points], tmp_path / "second")
+    run(replace(ensemble, start=joined[0]), [fer2013, points], tmp_path / "second")
+    second = load_weights(tmp_path / "second")
+    assert second.header["training"]["joined"] == list(joined)
+    assert second.network.config.members == 2
+    crops = torch.rand(4, 1, 48, 48, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        first, further = second.network.expression(crops)["fer2013"].unbind(1)
+    assert not torch.allclose(first, further)
+
+
 RUN = """
 [model]
 width = 16
@@ -457,10 +473,16 @@ def test_a_wrong_configuration_is_refused(tmp_path, text, message):
 def test_the_shipped_configurations_are_readable():
     folder = Path(__file__).parents[1] / "configs"
     shipped = read_config(folder / "shipped.toml")
-    mean = read_config(shipped.start)
+    blend = read_config(shipped.start)
+    ensemble, joined = (read_config(name) for name in blend.weights)
+    points = read_config(joined.start)
+    mean = read_config(points.start)
     longer, first, restart = (read_config(name) for name in mean.weights)
     assert first.data.held_out["fer2013"] >= 3000
+    assert ensemble.start == blend.weights[1]
     assert longer.start == restart.start == mean.weights[1]
+    assert joined.joined == mean.weights[2:]
     assert first.model.heads["fer2013"] == EXPRESSIONS
-    assert longer.model == mean.model == shipped.model
+    assert joined.model == ensemble.model == blend.model == shipped.model
+    assert longer.model == mean.model == points.model == replace(shipped.model, members=1)
     assert first.model == restart.model == replace(longer.model, blocks=(1, 1, 2, 2))

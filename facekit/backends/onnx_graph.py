@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from facekit.backends import onnx_format
 from facekit.backends.onnx_format import FLOAT, FLOAT16, Message, Shape
 from facekit.errors import WeightsError
-from facekit.schema import KEYPOINTS, LONGEST_REACH
+from facekit.schema import KEYPOINTS, LONGEST_REACH, SHARED_STAGES
 from facekit.weights import StoredWeights
 
 OPSET, IR_VERSION = 17, 8
@@ -213,41 +213,59 @@ def keypoints_graph(graph: Graph) -> bytes:
 
 def expression_graph(graph: Graph) -> bytes:
     """Give stage 2: normalised crops (B, 1, 48, 48) to the logits (B, C) of every head, by its name."""
-    last = _trunk(graph, "expression", stride=1)[-1]
-    pooled = graph.add("Flatten", graph.raised(graph.add("GlobalAveragePool", last)))
+    model = graph.stored.header["model"]
+    maps = _trunk(graph, "expression", stride=1)
+    lasts, prefixes = [maps[-1]], ["expression_heads"]
+    for place in range(model.get("members", 1) - 1):
+        member, last = f"members.{place}", maps[SHARED_STAGES - 1]
+        for stage in range(SHARED_STAGES, len(model["blocks"])):
+            last = _stage(graph, last, f"{member}.stages.{stage - SHARED_STAGES}", "expression", stage)
+        lasts.append(last)
+        prefixes.append(f"{member}.heads")
+    pooled = [graph.add("GlobalAveragePool", last) for last in lasts]
+    features = graph.add("Flatten", graph.raised(graph.add("Concat", *pooled, axis=1)))
     outputs = {}
-    for head, classes in graph.stored.header["model"]["heads"].items():
-        parts = [graph.tensor(f"expression_heads.{head}.{part}") for part in ("weight", "bias")]
-        graph.add("Gemm", pooled, *(graph.constant(part) for part in parts), transB=1, name=head)
+    for head, classes in model["heads"].items():
+        weight = [graph.tensor(f"{prefix}.{head}.weight") for prefix in prefixes]
+        bias = [graph.tensor(f"{prefix}.{head}.bias") for prefix in prefixes]
+        # One product of all members' features gives the mean of their logits.
+        parts = (np.concatenate(weight, 1) / len(weight), np.mean(bias, 0))
+        graph.add("Gemm", features, *(graph.constant(part) for part in parts), transB=1, name=head)
         outputs[head] = ("batch", len(classes))
     return graph.model("expression", {"crops": ("batch", 1, 48, 48)}, outputs)
 
 
 def _trunk(graph: Graph, task: str, stride: int) -> list[str]:
     """Add stem and trunk with a task's batch norms, and give the maps of every stage."""
+    stem = f"stems.{task}"
+    x = graph.rounded(graph.lowered("crops"), "crops")
+    x = graph.positive(graph.convolution(x, f"{stem}.0", f"{stem}.1", stride=stride), stem)
+    maps = []
+    for stage in range(len(graph.stored.header["model"]["blocks"])):
+        x = _stage(graph, x, f"trunk.stages.{stage}", task, stage)
+        maps.append(x)
+    return maps
+
+
+def _stage(graph: Graph, x: str, name: str, task: str, stage: int) -> str:
+    """Add the blocks of a stage with a task's batch norms."""
 
     def norm(name: str) -> str:
         per_task = f"{name}.norms.{task}"
         return per_task if graph.has(f"{per_task}.weight") else name
 
-    stem = f"stems.{task}"
-    x = graph.rounded(graph.lowered("crops"), "crops")
-    x = graph.positive(graph.convolution(x, f"{stem}.0", f"{stem}.1", stride=stride), stem)
-    maps = []
-    for stage, blocks in enumerate(graph.stored.header["model"]["blocks"]):
-        for block in range(blocks):
-            name = f"trunk.stages.{stage}.{block}"
-            step = 2 if stage and not block else 1
-            first, second, skip = (f"{name}.{part}" for part in ("conv1", "conv2", "downsample"))
-            y = graph.convolution(x, first, norm(f"{name}.bn1"), stride=step)
-            y = graph.convolution(graph.positive(y, first), second, norm(f"{name}.bn2"))
-            y = graph.rounded(y, second)
-            if graph.has(f"{skip}.0.weight"):
-                x = graph.convolution(x, f"{skip}.0", norm(f"{skip}.1"), stride=step)
-                x = graph.rounded(x, skip)
-            x = graph.positive(graph.add("Add", y, x), name)
-        maps.append(x)
-    return maps
+    for place in range(graph.stored.header["model"]["blocks"][stage]):
+        block = f"{name}.{place}"
+        step = 2 if stage and not place else 1
+        first, second, skip = (f"{block}.{part}" for part in ("conv1", "conv2", "downsample"))
+        y = graph.convolution(x, first, norm(f"{block}.bn1"), stride=step)
+        y = graph.convolution(graph.positive(y, first), second, norm(f"{block}.bn2"))
+        y = graph.rounded(y, second)
+        if graph.has(f"{skip}.0.weight"):
+            x = graph.convolution(x, f"{skip}.0", norm(f"{skip}.1"), stride=step)
+            x = graph.rounded(x, skip)
+        x = graph.positive(graph.add("Add", y, x), block)
+    return x
 
 
 def detector_graph(graph: Graph) -> bytes:

@@ -115,7 +115,7 @@ def check_parity(path: str | Path, count: int = 4) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"norm_per_task": False}, {"blocks": (2, 1, 1, 1), "map_channels": 16}]
+    "changes", [{}, {"norm_per_task": False}, {"blocks": (2, 1, 1, 1), "map_channels": 16}, {"members": 3}]
 )
 def test_both_stages_give_what_pytorch_gives(tmp_path, changes):
     check_parity(stages(tmp_path, **changes))
