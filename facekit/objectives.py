@@ -259,7 +259,7 @@ class ExpressionObjective:
             if head == DEFAULT_HEAD and self.teachers:
                 weighted = weighted.lerp(self._taught(seen) * weighted.sum(1, keepdim=True), self.distill)
             importance = 1.0 if place == 0 else self.auxiliary
-            for opinion in logits[head].unbind(1):
+            for opinion in _opinions(logits[head], len(classes)):
                 total = total + importance * expression_loss(opinion, weighted)
             start += len(classes)
         return total
@@ -267,8 +267,9 @@ class ExpressionObjective:
     @torch.no_grad()
     def _taught(self, crops: Tensor) -> Tensor:
         """Give the mean of the teachers' probabilities (B, C) for normalised crops."""
-        answers = [teacher(crops, "expression")[DEFAULT_HEAD].float().mean(1) for teacher in self.teachers]
-        return torch.stack(answers).softmax(-1).mean(0)
+        classes = len(self.heads[DEFAULT_HEAD])
+        answers = [teacher(crops, "expression")[DEFAULT_HEAD].float() for teacher in self.teachers]
+        return torch.stack([_opinions(answer, classes).mean(0) for answer in answers]).softmax(-1).mean(0)
 
     def _mixing(self, count: int, generator: Generator) -> Callable[[Tensor], Tensor]:
         """Draw pairs and a share; give what mixes the rows of a batch by them."""
@@ -295,16 +296,16 @@ class ExpressionObjective:
 
     @torch.inference_mode()
     def logits(self, network: nn.Module, samples: ExpressionSamples, head: str = DEFAULT_HEAD) -> Tensor:
-        """Give a head's logits (N, C) for samples as they are."""
-        return expression_logits(network, samples.canvases, head, self.mean, self.std)
+        """Give a head's logits (N, C), the mean of an ensemble's members, for samples as they are."""
+        size, rows = INPUT_SIZE["expression"], []
+        middle = canvas_from_crop(samples.canvases.shape[-1], size).to(samples.canvases.device)
+        for canvases in samples.canvases.split(512):  # type: ignore[no-untyped-call]
+            crops = sample(canvases, middle.expand(len(canvases), -1, -1), size)
+            told = network((crops - self.mean) / self.std, "expression")[head].float()
+            rows.append(_opinions(told, len(self.heads[head])).mean(0))
+        return torch.cat(rows)
 
 
-@torch.inference_mode()
-def expression_logits(network: nn.Module, canvases: Tensor, head: str, mean: float, std: float) -> Tensor:
-    """Give a head's logits (N, C) for the middles of canvases (N, 1, S, S) uint8."""
-    size, rows = INPUT_SIZE["expression"], []
-    middle = canvas_from_crop(canvases.shape[-1], size).to(canvases.device)
-    for some in canvases.split(512):  # type: ignore[no-untyped-call]
-        crops = sample(some, middle.expand(len(some), -1, -1), size)
-        rows.append(network((crops - mean) / std, "expression")[head].float().mean(1))
-    return torch.cat(rows)
+def _opinions(logits: Tensor, classes: int) -> Tensor:
+    """Give the logits (members, B, C) of an ensemble's (B, members, C), or of the (B, C) of what is none."""
+    return logits.reshape(len(logits), -1, classes).transpose(0, 1)

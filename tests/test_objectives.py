@@ -28,8 +28,8 @@ class Recorder(nn.Module):
     def forward(self, crops: Tensor, task: str) -> dict[str, Tensor]:
         assert task == "expression"
         self.seen.append(crops)
-        rows = self.logits.expand(len(crops), 1, -1)
-        return {"fer2013": rows, "three": rows[..., :3]}
+        rows = self.logits.expand(len(crops), -1)
+        return {"fer2013": rows, "three": rows[:, :3]}
 
 
 def expressions(count: int, draw: float = 1.0) -> ExpressionSamples:
@@ -91,7 +91,7 @@ class Ensemble(nn.Module):
 
     def forward(self, crops: Tensor, task: str) -> dict[str, Tensor]:
         told = [member(crops, task) for member in self.members]
-        return {head: torch.cat([logits[head] for logits in told], 1) for head in told[0]}
+        return {head: torch.stack([logits[head] for logits in told], 1) for head in told[0]}
 
 
 def test_members_learn_for_themselves_and_answer_together():
@@ -127,7 +127,7 @@ class Brightness(nn.Module):
         self.seen = crops.mean((1, 2, 3))
         logits = torch.zeros(len(crops), 7)
         logits[:, 1] = 3 * self.seen
-        return {"fer2013": logits[:, None], "three": logits[:, None, :3]}
+        return {"fer2013": logits, "three": logits[:, :3]}
 
 
 def test_mixup_mixes_targets_as_it_mixes_crops():
