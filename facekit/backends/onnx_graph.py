@@ -215,19 +215,18 @@ def expression_graph(graph: Graph) -> bytes:
     """Give stage 2: normalised crops (B, 1, 48, 48) to the logits (B, C) of every head, by its name."""
     model = graph.stored.header["model"]
     maps = _trunk(graph, "expression", stride=1)
-    lasts, prefixes = [maps[-1]], ["expression_heads"]
+    members = [(maps[-1], "expression_heads")]
     for place in range(model.get("members", 1) - 1):
         member, last = f"members.{place}", maps[SHARED_STAGES - 1]
         for stage in range(SHARED_STAGES, len(model["blocks"])):
             last = _stage(graph, last, f"{member}.stages.{stage - SHARED_STAGES}", "expression", stage)
-        lasts.append(last)
-        prefixes.append(f"{member}.heads")
-    pooled = [graph.add("GlobalAveragePool", last) for last in lasts]
+        members.append((last, f"{member}.heads"))
+    pooled = [graph.add("GlobalAveragePool", last) for last, _ in members]
     features = graph.add("Flatten", graph.raised(graph.add("Concat", *pooled, axis=1)))
     outputs = {}
     for head, classes in model["heads"].items():
-        weight = [graph.tensor(f"{prefix}.{head}.weight") for prefix in prefixes]
-        bias = [graph.tensor(f"{prefix}.{head}.bias") for prefix in prefixes]
+        weight = [graph.tensor(f"{heads}.{head}.weight") for _, heads in members]
+        bias = [graph.tensor(f"{heads}.{head}.bias") for _, heads in members]
         # One product of all members' features gives the mean of their logits.
         parts = (np.concatenate(weight, 1) / len(weight), np.mean(bias, 0))
         graph.add("Gemm", features, *(graph.constant(part) for part in parts), transB=1, name=head)
