@@ -259,7 +259,7 @@ class ExpressionObjective:
             if head == DEFAULT_HEAD and self.teachers:
                 weighted = weighted.lerp(self._taught(seen) * weighted.sum(1, keepdim=True), self.distill)
             importance = 1.0 if place == 0 else self.auxiliary
-            for opinion in _opinions(logits[head], len(classes)):
+            for opinion in _by_member(logits[head], len(classes)):
                 total = total + importance * expression_loss(opinion, weighted)
             start += len(classes)
         return total
@@ -269,7 +269,7 @@ class ExpressionObjective:
         """Give the mean of the teachers' probabilities (B, C) for normalised crops."""
         classes = len(self.heads[DEFAULT_HEAD])
         answers = [teacher(crops, "expression")[DEFAULT_HEAD].float() for teacher in self.teachers]
-        return torch.stack([_opinions(answer, classes).mean(0) for answer in answers]).softmax(-1).mean(0)
+        return torch.stack([_by_member(answer, classes).mean(0) for answer in answers]).softmax(-1).mean(0)
 
     def _mixing(self, count: int, generator: Generator) -> Callable[[Tensor], Tensor]:
         """Draw pairs and a share; give what mixes the rows of a batch by them."""
@@ -302,10 +302,10 @@ class ExpressionObjective:
         for canvases in samples.canvases.split(512):  # type: ignore[no-untyped-call]
             crops = sample(canvases, middle.expand(len(canvases), -1, -1), size)
             told = network((crops - self.mean) / self.std, "expression")[head].float()
-            rows.append(_opinions(told, len(self.heads[head])).mean(0))
+            rows.append(_by_member(told, len(self.heads[head])).mean(0))
         return torch.cat(rows)
 
 
-def _opinions(logits: Tensor, classes: int) -> Tensor:
+def _by_member(logits: Tensor, classes: int) -> Tensor:
     """Give the logits (members, B, C) of an ensemble's (B, members, C), or of the (B, C) of what is none."""
     return logits.reshape(len(logits), -1, classes).transpose(0, 1)

@@ -103,7 +103,7 @@ def test_members_that_nothing_joins_are_fresh_and_those_that_are_there_stay(stor
         torch.testing.assert_close(tensor, state[name], atol=1e-3, rtol=1e-3)
 
 
-def test_members_of_another_network_are_refused(stored, tmp_path):
+def test_members_of_another_network_are_refused(stored):
     first, _, places = stored
     config = TrainConfig(start="first", model=MODEL, joined=(places["expression",],))
     with pytest.raises(ConfigError, match=r"expression.safetensors: weights of another network"):
