@@ -90,5 +90,7 @@ def crosscheck(
         for line in summarize(result.evaluation):
             console.say(line)
         console.say(f"suspect labels: {flagged:,} of {len(result.suspects):,}")
+        if result.reference is not None and (auroc := result.reference.macro_within_class_auroc) is not None:
+            console.say(f"  AUROC against the votes, within classes: {auroc:.4f}")
         console.say(f"report: {page}")
     raise typer.Exit(exit_code(result.evaluation))

@@ -10,7 +10,7 @@ import typer
 
 from facekit.errors import ConfigError
 from facekit_cli import console
-from facekit_cli.options import DetectorModel, DetectorName, Device, WeightsName
+from facekit_cli.options import BackendName, DetectorModel, DetectorName, Device, WeightsName
 
 NEEDED = ("fastapi", "uvicorn", "python_multipart")
 
@@ -32,6 +32,7 @@ def serve(
     detector: DetectorName = "auto",
     detector_model: DetectorModel = None,
     device: Device = "auto",
+    backend: BackendName = "auto",
     weights: WeightsName = "default",
 ) -> None:
     """Answer requests over HTTP, and show a page to try it with, until it is stopped."""
@@ -46,6 +47,7 @@ def serve(
     local = _is_loopback(host)
     config = ServiceConfig(
         device=device,
+        backend=backend,
         detector=detector,
         detector_model=detector_model,
         weights=weights,

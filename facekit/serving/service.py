@@ -211,4 +211,5 @@ def _make_analyzer(config: ServiceConfig) -> FaceAnalyzer:
         weights=config.weights,
         detector_model=config.detector_model,
         max_pixels=config.limits.pixels,
+        backend=config.backend,
     )

@@ -63,7 +63,7 @@ class ServiceConfig:
 
     Attributes
     ----------
-    device, detector, detector_model, weights
+    device, detector, detector_model, weights, backend
         See analyzer.FaceAnalyzer.
     workers : int
         Processes that answer.
@@ -81,6 +81,7 @@ class ServiceConfig:
     detector: str = "auto"
     detector_model: str | None = None
     weights: str = "default"
+    backend: str = "auto"
     workers: int = 1
     token: str | None = None
     allow_urls: bool = False

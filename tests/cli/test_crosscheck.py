@@ -77,3 +77,4 @@ def test_fer2013_with_votes_is_judged(facekit, untrained, tmp_path):
     reference = json.loads((tmp_path / "out" / "summary.json").read_text())["reference"]
     assert reference["n"] == 60
     assert 0 <= reference["macro_within_class_auroc"] <= 1
+    assert f"within classes: {reference['macro_within_class_auroc']:.4f}" in done.stdout

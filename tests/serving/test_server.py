@@ -112,6 +112,7 @@ def test_a_killed_worker_comes_back_while_the_other_answers(small_weights, png):
         (["--weights", "nowhere", "--workers", "2"], "nowhere"),
         (["--host", "192.0.2.1"], "cannot listen on 192.0.2.1"),
         (["--token", " "], "the token is empty"),
+        (["--backend", "fpga"], "unknown backend 'fpga'"),
     ],
 )
 def test_what_cannot_be_served_is_said_in_one_line(arguments, said):
