@@ -201,6 +201,30 @@ def training(result: Result) -> str:
     return speeds + "\n" + table(("FER2013 PublicTest", "seconds"), rows)
 
 
+def shares(result: Result) -> str:
+    """Give what means of two networks reach on held-out rows, by the share of the one that training began with."""
+    shown = ("fer2013, one look", "fer2013, two looks", "raf_db, one look", "affectnet, one look")
+    shown += ("expw, one look", "muxspace, one look")
+
+    def told(one: dict[str, Any], begun: bool) -> str:
+        change = f"{one['nll']:.3f}" if begun else f"{one['change']:+.3f} ± {one['error']:.3f}"
+        return f"{percent(one['accuracy'])}, {change}"
+
+    rows = []
+    for figure in result["figures"]:
+        share, sets = figure["setting"]["share"], figure["sets"]
+        rows.append(
+            (
+                f"{share:g}",
+                *(told(sets[name], share == 1) for name in shown),
+                percent(sets[shown[0]]["ece"]),
+                f"{100 * figure['nme']:.2f}%",
+            )
+        )
+    head = ("share of the beginning", "FER2013", "mirrored too", "RAF-DB", "AffectNet", "ExpW", "muxspace")
+    return table((*head, "FER2013's calibration error", "Helen NME"), rows)
+
+
 def training_runs(result: Result) -> str:
     """Give what whole runs took and reached on the rows that they held out."""
     sets = (("fer2013", "FER2013"), ("raf_db", "RAF-DB"), ("muxspace", "muxspace"))
@@ -659,6 +683,7 @@ TABLES: Mapping[str, Table] = {
     "training": Table("training", "cpu", training),
     "training_accelerator": Table("training", "accelerator", training),
     "training_runs": Table("training-runs", "cpu", training_runs),
+    "shares": Table("shares", "cpu", shares),
     "augmentation": Table("augmentation", "cpu", augmentation),
     "augmentation_accelerator": Table("augmentation", "accelerator", augmentation),
     "data": Table("data", "cpu", data),

@@ -493,9 +493,19 @@ def test_every_table_and_plot_can_be_drawn(scripts, valid, tmp_path):
     model = {"arch": "simple_cnn", "parameters": 9, "flops": 9e6, "latency_ms": 1.5}
     model |= {"training_seconds": 60.0, "pictures": 100, "n": 5}
     found = {"faces": 1, "points": 15, "expressions": ["happy"]}
+    others = [f"{name}, one look" for name in ("raf_db", "affectnet", "expw", "muxspace")]
+    looked = {"accuracy": 0.6, "ece": 0.02, "nll": 0.9, "change": -0.01, "error": 0.005}
     figures = {
         "accuracy": [{"name": "FER2013 PublicTest", "setting": {}, "unit": "share", "evaluation": evaluated}],
         "unseen-set": [{"name": "AFW", "setting": {}, "unit": "share", "evaluation": evaluated}],
+        "shares": [
+            {
+                **value("settled", 0.6, "share", share=share),
+                "sets": dict.fromkeys(("fer2013, one look", "fer2013, two looks", *others), looked),
+                "nme": 0.03,
+            }
+            for share in (1.0, 0.2)
+        ],
         "training-runs": [
             {
                 **value("default-v1", 0.6, "share"),

@@ -473,16 +473,20 @@ def test_a_wrong_configuration_is_refused(tmp_path, text, message):
 def test_the_shipped_configurations_are_readable():
     folder = Path(__file__).parents[1] / "configs"
     shipped = read_config(folder / "shipped.toml")
-    blend = read_config(shipped.start)
+    settled = read_config(shipped.start)
+    again, fitted = (read_config(name) for name in settled.weights)
+    blend = read_config(fitted.start)
     ensemble, joined = (read_config(name) for name in blend.weights)
     points = read_config(joined.start)
     mean = read_config(points.start)
     longer, first, restart = (read_config(name) for name in mean.weights)
     assert first.data.held_out["fer2013"] >= 3000
     assert ensemble.start == blend.weights[1]
+    assert again.start == settled.weights[1]
     assert longer.start == restart.start == mean.weights[1]
     assert joined.joined == mean.weights[2:]
     assert first.model.heads["fer2013"] == EXPRESSIONS
-    assert joined.model == ensemble.model == blend.model == shipped.model
+    assert joined.model == ensemble.model == blend.model == fitted.model
+    assert fitted.model == again.model == settled.model == shipped.model
     assert longer.model == mean.model == points.model == replace(shipped.model, members=1)
     assert first.model == restart.model == replace(longer.model, blocks=(1, 1, 2, 2))
