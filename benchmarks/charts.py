@@ -19,7 +19,8 @@ STYLE = """
 @media (prefers-color-scheme: dark) {
   :root { --paper: #14181f; --ink: #e6e9ee; --muted: #98a2b3; --grid: #2c333d;
     --c0: #6ea8ff; --c1: #ff9d5c; --c2: #4ade80; --c3: #c79bff; --c4: #4cc9e0; --c5: #ff8ab3; } }
-text { fill: var(--ink); font: 13px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
+text { fill: var(--ink); font: 13px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif;
+  stroke: var(--paper); stroke-width: 4px; stroke-linejoin: round; paint-order: stroke; }
 .title { font-size: 16px; font-weight: 600; } .muted { fill: var(--muted); font-size: 12px; }
 .grid { stroke: var(--grid); } .paper { fill: var(--paper); } .end { text-anchor: end; }
 .middle { text-anchor: middle; }

@@ -159,12 +159,13 @@ def plot_training_runs(find: Find) -> str | None:
         figure["name"]: [
             (hours, 100 * share)
             for hours, share in zip(figure["hours"], figure["curves"]["fer2013_accuracy"], strict=True)
+            if share >= 0.6
         ]
         for figure in result["figures"]
     }
     return charts.lines(
         "FER2013, rows held out: accuracy by training time",
-        f"Averaged weights after each epoch; one core, other work beside; {short_caption(result)}",
+        f"Averaged weights by epoch, from 60% on; one core, other work beside; {short_caption(result)}",
         ("hours", "accuracy, %"),
         series,
     )

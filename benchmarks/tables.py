@@ -202,7 +202,7 @@ def training(result: Result) -> str:
 
 
 def shares(result: Result) -> str:
-    """Give what means of two networks reach on held-out rows, by the share of the one that training began with."""
+    """Give what means of two networks reach on held-out rows, by the share of the one begun with."""
     shown = ("fer2013, one look", "fer2013, two looks", "raf_db, one look", "affectnet, one look")
     shown += ("expw, one look", "muxspace, one look")
 
