@@ -175,16 +175,33 @@ def names_run(weights: str) -> bool:
 def read_settings(path: str | os.PathLike[str], default: _C) -> _C:
     """Read a TOML file whose tables and keys are a dataclass's fields; the rest keep their defaults.
 
+    With ``extends = "other.toml"``, a file beside it, the other's values are the defaults, key by key; what
+    such a key holds, a mapping too, is replaced whole.
+
     Raises
     ------
     ConfigError
-        Not TOML, or a table or key that the dataclass does not have.
+        Not TOML, or a table or key that the dataclass does not have, or a file that extends itself.
     """
-    try:
-        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as TOML: {error}") from error
-    return _from_table(default, table, str(path))
+    for layer, table in reversed(_layers(Path(path))):
+        default = _from_table(default, table, str(layer))
+    return default
+
+
+def _layers(path: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """Read a TOML file and those that it extends, one after the other."""
+    layers: list[tuple[Path, dict[str, Any]]] = []
+    while True:
+        try:
+            table = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise ConfigError(f"{path}: cannot be read as TOML: {error}") from error
+        if path in (layer for layer, _ in layers):
+            raise ConfigError(f"{path} extends itself")
+        layers.append((path, table))
+        if "extends" not in table:
+            return layers
+        path = path.parent / str(table.pop("extends"))
 
 
 def _from_table(default: _C, table: Mapping[str, Any], where: str) -> _C:
@@ -196,6 +213,8 @@ def _from_table(default: _C, table: Mapping[str, Any], where: str) -> _C:
             raise ConfigError(f"{where}: unknown key {key!r}; expected one of {', '.join(kinds)}")
         old = getattr(default, key)
         if is_dataclass(old):
+            if not isinstance(value, dict):
+                raise ConfigError(f"{where}: {key} = {value!r}: expected a table")
             changes[key] = _from_table(old, value, f"{where} [{key}]")
         else:
             changes[key] = type(old)(value) if isinstance(old, float) else _frozen(value)

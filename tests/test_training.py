@@ -459,9 +459,34 @@ def test_a_configuration_is_read_table_by_table(tmp_path):
     assert config.expression == TrainConfig().expression
 
 
+def test_a_configuration_extends_another_key_by_key(tmp_path):
+    (tmp_path / "base.toml").write_text(
+        'name = "base"\naveraged = { default = 0.5 }\n[fit]\nepochs = 3\nseed = 7\n'
+        "[expression.augment]\nrotation = 5\n"
+    )
+    (tmp_path / "middle.toml").write_text('extends = "base.toml"\n[expression.augment]\nnoise = 0\n')
+    file = tmp_path / "run.toml"
+    file.write_text(
+        'extends = "middle.toml"\nname = "run"\nstart = "base.toml"\naveraged = { other = 0.1 }\n'
+        "[fit]\nepochs = 4\n"
+    )
+    config = read_config(file)
+    assert (config.name, config.fit.epochs, config.fit.seed) == ("run", 4, 7)
+    assert config.averaged == {"other": 0.1}
+    assert config.expression.augment == AugmentConfig(rotation=5.0, noise=0.0)
+    assert config.start == str(tmp_path / "base.toml")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("[model]\nwidht = 3", "unknown key 'widht'"), ("[fitt]", "unknown key 'fitt'"), ("= 3", "as TOML")],
+    [
+        ("[model]\nwidht = 3", "unknown key 'widht'"),
+        ("[fitt]", "unknown key 'fitt'"),
+        ("= 3", "as TOML"),
+        ("model = 3", "expected a table"),
+        ('extends = "run.toml"', "extends itself"),
+        ('extends = "none.toml"', r"none\.toml: cannot be read"),
+    ],
 )
 def test_a_wrong_configuration_is_refused(tmp_path, text, message):
     file = tmp_path / "run.toml"
@@ -481,12 +506,12 @@ def test_the_shipped_configurations_are_readable():
     mean = read_config(points.start)
     longer, first, restart = (read_config(name) for name in mean.weights)
     assert first.data.held_out["fer2013"] >= 3000
-    assert ensemble.start == blend.weights[1]
-    assert again.start == settled.weights[1]
+    for trained, averaged in ((again, settled), (ensemble, blend)):
+        assert trained.start == averaged.weights[1]
+        assert trained.model == averaged.model == shipped.model
     assert longer.start == restart.start == mean.weights[1]
     assert joined.joined == mean.weights[2:]
     assert first.model.heads["fer2013"] == EXPRESSIONS
-    assert joined.model == ensemble.model == blend.model == fitted.model
-    assert fitted.model == again.model == settled.model == shipped.model
+    assert joined.model == fitted.model == shipped.model
     assert longer.model == mean.model == points.model == replace(shipped.model, members=1)
     assert first.model == restart.model == replace(longer.model, blocks=(1, 1, 2, 2))
