@@ -122,8 +122,8 @@ class TrainConfig:
         Other weights of that network, or of it for one task, named as `start` is, and their shares in the
         mean of all that training begins with; the rest is the share of `start`.
     joined : tuple of str
-        Weights, named as `start` is, whose trunk the ensemble's further members begin with, in their order,
-        each with its own heads; members beyond these, which `start` lacks too, begin fresh.
+        Weights, named as `start` is, whose trunk those members of the ensemble begin with that `start` lacks,
+        in their order, each with its own heads; members beyond these begin fresh.
     teach : tuple of str
         The tasks that the run teaches, of those that the data have labels for; empty: all of them.
     model, fit, data, keypoints, expression

@@ -22,10 +22,11 @@ from facekit.weights import Weights, completed, load_weights, model_record, seen
 def go_on_with(given: Weights, config: TrainConfig) -> SharedNetwork:
     """Give the network that training goes on with.
 
-    If the configuration's tasks are not all that the weights do, nothing is trained that another task uses.
-    Otherwise convolutions before batch norms are scaled to the size of a fresh network's, which leaves
-    answers as they were: training lets them grow, and large ones hardly move at a learning rate that is
-    right for fresh ones [1]_. The configuration's `averaged` are scaled alike, and averaged with them [2]_.
+    If the configuration's tasks are not all that the weights do, nothing is trained that another task uses,
+    and if expressions are to get further members, these alone. Otherwise convolutions before batch norms are
+    scaled to the size of a fresh network's, which leaves answers as they were: training lets them grow, and
+    large ones hardly move at a learning rate that is right for fresh ones [1]_. The configuration's
+    `averaged` are scaled alike, and averaged with them [2]_.
 
     Raises
     ------
@@ -47,11 +48,14 @@ def go_on_with(given: Weights, config: TrainConfig) -> SharedNetwork:
     torch.manual_seed(config.fit.seed)
     network = SharedNetwork(model)
     sizes = {name: float(convolution.weight.detach().norm()) for name, convolution, _ in _normed(network)}
-    members = _members(network, config.joined)
+    members = _members(network, config.joined, given.network.config.members - 1)
     begin_with(network, members | given.network.state_dict(), config.start, _last_norm)
     if idle:
         network.requires_grad_(False)
-        for parameter in network.own_parameters(taught[0]):
+        own = network.own_parameters(taught[0])
+        if "expression" in taught:
+            own = list(network.members[given.network.config.members - 1 :].parameters()) or own
+        for parameter in own:
             parameter.requires_grad_(True)
         return network
     _scale_to(network, sizes)
@@ -60,10 +64,10 @@ def go_on_with(given: Weights, config: TrainConfig) -> SharedNetwork:
     return network
 
 
-def _members(network: SharedNetwork, joined: Sequence[str]) -> dict[str, Tensor]:
-    """Give what the ensemble's further members begin with: later stages and heads of others, by order."""
+def _members(network: SharedNetwork, joined: Sequence[str], first: int) -> dict[str, Tensor]:
+    """Give what the ensemble's members from `first` on begin with: later stages and heads of others."""
     members = {name: part for name, part in network.state_dict().items() if name.startswith("members.")}
-    for place, other in enumerate(joined):
+    for place, other in enumerate(joined, first):
         theirs = of_tasks(load_weights(other), ("expression",)).network
         later = {"stages": theirs.trunk.stages[SHARED_STAGES:], "heads": theirs.expression_heads}
         for part, module in later.items():

@@ -213,7 +213,7 @@ def fit(
         cycle, done = divmod(epoch * config.cycles / config.epochs, 1)
         for objective in objectives:
             objective.start_epoch(int(cycle), done, generator)
-        network.train()
+        _train(network)
         sums = {objective.name: torch.zeros((), device=device) for objective in objectives}
         for step in range(steps):
             done = (epoch * steps + step) * config.cycles / (config.epochs * steps)
@@ -318,6 +318,14 @@ def _optimizer(network: nn.Module, config: FitConfig) -> torch.optim.Optimizer:
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, config.learning_rate, fused=True)
     raise ConfigError(f"unknown optimizer {config.optimizer!r}: expected sgd or adamw")
+
+
+def _train(network: nn.Module) -> None:
+    """Set training mode; batch norms that are not trained keep their statistics."""
+    network.train()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d) and not module.weight.requires_grad:
+            module.eval()
 
 
 def _validate(

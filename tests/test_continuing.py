@@ -103,6 +103,17 @@ def test_members_that_nothing_joins_are_fresh_and_those_that_are_there_stay(stor
         torch.testing.assert_close(tensor, state[name], atol=1e-3, rtol=1e-3)
 
 
+def test_members_join_those_that_are_there(stored):
+    first, second, places = stored
+    config = TrainConfig(start="first", model=replace(MODEL, members=2))
+    pair = Weights("pair", go_on_with(first, config), {}, "")
+    grown = replace(config, model=replace(MODEL, members=3), joined=(places["expression",],))
+    network = go_on_with(pair, grown)
+    for place, expected in enumerate((pair.network.members[0].heads, second.network.expression_heads)):
+        for name, tensor in network.members[place].heads.state_dict().items():
+            torch.testing.assert_close(tensor, expected.state_dict()[name], atol=1e-3, rtol=0)
+
+
 def test_members_of_another_network_are_refused(stored):
     first, _, places = stored
     config = TrainConfig(start="first", model=MODEL, joined=(places["expression",],))

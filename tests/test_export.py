@@ -18,13 +18,14 @@ from skimage.data import astronaut
 from typer.testing import CliRunner
 
 from facekit import ConfigError, DatasetError, FaceAnalyzer, WeightsError
-from facekit.backends.onnx import OnnxBackend
+from facekit.backends.onnx import OnnxBackend, open_session
+from facekit.backends.onnx_graph import Graph, keypoints_graph
 from facekit.detector_network import DetectorConfig, DetectorNetwork
 from facekit.export import export_networks
 from facekit.model import Branch, SharedNetwork
 from facekit.quantization import calibration_crops
 from facekit.schema import PIXEL_MEAN, PIXEL_STD
-from facekit.weights import load_weights, model_record, of_its_task, save_weights
+from facekit.weights import load_weights, model_record, of_its_task, read_weights, save_weights
 from facekit_cli.main import app
 
 LOADING = pytest.mark.filterwarnings("ignore:.torch.jit.load:FutureWarning")
@@ -215,6 +216,19 @@ def test_shipped_weights_hold_ranges(tmp_path):
     given = crops(2, 48)
     found = [backend.expression(given, "fer2013") for backend in backends]
     np.testing.assert_array_equal(*found)
+
+
+def test_maps_without_a_range_stay_as_they_are():
+    stored = read_weights("default").doing("keypoints")
+    whole = stored.header["ranges"]["keypoints"]
+    given = crops(1, 96)
+
+    def points(ranges):
+        session = open_session(keypoints_graph(Graph(stored, ranges=ranges)))
+        return session.run(["points"], {"crops": given})[0]
+
+    exact, most = points(None), points({name: ends for name, ends in whole.items() if "trunk" not in name})
+    assert 0 < abs(most - exact).max() < abs(points(whole) - exact).max()
 
 
 def test_weights_of_one_task_are_exported_with_the_shipped_other_one(weights, tmp_path):

@@ -378,6 +378,21 @@ def test_expressions_alone_go_on_and_keypoints_stay(fer2013, points, tmp_path):
         run(shared, [fer2013], tmp_path / "third")
 
 
+def test_a_further_member_learns_and_all_else_stays(fer2013, points, tmp_path):
+    run(TINY, [fer2013, points], tmp_path / "first")
+    model = replace(TINY.model, members=2)
+    grown = replace(TINY, start=str(tmp_path / "first"), model=model, teach=("expression",))
+    run(grown, [fer2013, points], tmp_path / "second")
+    fresh = replace(grown, fit=replace(TINY.fit, epochs=0))
+    run(fresh, [fer2013, points], tmp_path / "third")
+    first, second, third = (
+        load_weights(tmp_path / name).network.state_dict() for name in ("first", "second", "third")
+    )
+    assert all(torch.equal(second[name], tensor) for name, tensor in first.items())
+    members = [name for name in second if "conv" in name and name.startswith("members.")]
+    assert not any(torch.equal(second[name], third[name]) for name in members)
+
+
 def test_a_start_gives_one_task_to_a_network_of_that_task_alone(fer2013, points, tmp_path):
     run(TINY, [fer2013, points], tmp_path / "first")
     alone = replace(TINY, start=str(tmp_path / "first"), model=replace(TINY.model, tasks=("expression",)))
