@@ -201,28 +201,42 @@ def training(result: Result) -> str:
     return speeds + "\n" + table(("FER2013 PublicTest", "seconds"), rows)
 
 
+SETS_HELD_OUT = {
+    "FER2013": "fer2013, one look",
+    "mirrored too": "fer2013, two looks",
+    "RAF-DB": "raf_db, one look",
+    "AffectNet": "affectnet, one look",
+    "ExpW": "expw, one look",
+    "muxspace": "muxspace, one look",
+}
+
+
+def _held_out(sets: dict[str, Any], first: bool) -> list[str]:
+    """Give accuracy and log loss on each set's held-out rows, the latter as a change unless of the first."""
+    told = []
+    for one in (sets[name] for name in SETS_HELD_OUT.values()):
+        change = f"{one['nll']:.3f}" if first else f"{one['change']:+.3f} ± {one['error']:.3f}"
+        told.append(f"{percent(one['accuracy'])}, {change}")
+    return [*told, percent(sets["fer2013, one look"]["ece"])]
+
+
 def shares(result: Result) -> str:
     """Give what means of two networks reach on held-out rows, by the share of the one begun with."""
-    shown = ("fer2013, one look", "fer2013, two looks", "raf_db, one look", "affectnet, one look")
-    shown += ("expw, one look", "muxspace, one look")
+    rows = (
+        (f"{share:g}", *_held_out(figure["sets"], share == 1), f"{100 * figure['nme']:.2f}%")
+        for figure in result["figures"]
+        for share in [figure["setting"]["share"]]
+    )
+    return table(("share of the beginning", *SETS_HELD_OUT, "FER2013's calibration error", "Helen NME"), rows)
 
-    def told(one: dict[str, Any], begun: bool) -> str:
-        change = f"{one['nll']:.3f}" if begun else f"{one['change']:+.3f} ± {one['error']:.3f}"
-        return f"{percent(one['accuracy'])}, {change}"
 
-    rows = []
-    for figure in result["figures"]:
-        share, sets = figure["setting"]["share"], figure["sets"]
-        rows.append(
-            (
-                f"{share:g}",
-                *(told(sets[name], share == 1) for name in shown),
-                percent(sets[shown[0]]["ece"]),
-                f"{100 * figure['nme']:.2f}%",
-            )
-        )
-    head = ("share of the beginning", "FER2013", "mirrored too", "RAF-DB", "AffectNet", "ExpW", "muxspace")
-    return table((*head, "FER2013's calibration error", "Helen NME"), rows)
+def members(result: Result) -> str:
+    """Give what members of an ensemble reach on held-out rows, the first ones, all, and each."""
+    rows = (
+        (figure["setting"]["members"], *_held_out(figure["sets"], not place))
+        for place, figure in enumerate(result["figures"])
+    )
+    return table(("members", *SETS_HELD_OUT, "FER2013's calibration error"), rows)
 
 
 def training_runs(result: Result) -> str:
@@ -684,6 +698,7 @@ TABLES: Mapping[str, Table] = {
     "training_accelerator": Table("training", "accelerator", training),
     "training_runs": Table("training-runs", "cpu", training_runs),
     "shares": Table("shares", "cpu", shares),
+    "members": Table("members", "cpu", members),
     "augmentation": Table("augmentation", "cpu", augmentation),
     "augmentation_accelerator": Table("augmentation", "accelerator", augmentation),
     "data": Table("data", "cpu", data),

@@ -495,16 +495,20 @@ def test_every_table_and_plot_can_be_drawn(scripts, valid, tmp_path):
     found = {"faces": 1, "points": 15, "expressions": ["happy"]}
     others = [f"{name}, one look" for name in ("raf_db", "affectnet", "expw", "muxspace")]
     looked = {"accuracy": 0.6, "ece": 0.02, "nll": 0.9, "change": -0.01, "error": 0.005}
+    held_out = dict.fromkeys(("fer2013, one look", "fer2013, two looks", *others), looked)
     figures = {
         "accuracy": [{"name": "FER2013 PublicTest", "setting": {}, "unit": "share", "evaluation": evaluated}],
         "unseen-set": [{"name": "AFW", "setting": {}, "unit": "share", "evaluation": evaluated}],
         "shares": [
             {
                 **value("settled", 0.6, "share", share=share),
-                "sets": dict.fromkeys(("fer2013, one look", "fer2013, two looks", *others), looked),
+                "sets": held_out,
                 "nme": 0.03,
             }
             for share in (1.0, 0.2)
+        ],
+        "members": [
+            {**value("m", 0.6, "share", members=some), "sets": held_out} for some in ("1", "1 and 2")
         ],
         "training-runs": [
             {

@@ -513,7 +513,9 @@ def test_a_wrong_configuration_is_refused(tmp_path, text, message):
 def test_the_shipped_configurations_are_readable():
     folder = Path(__file__).parents[1] / "configs"
     shipped = read_config(folder / "shipped.toml")
-    settled = read_config(shipped.start)
+    further_mean = read_config(read_config(shipped.start).start)
+    further, refitted = (read_config(name) for name in further_mean.weights)
+    settled = read_config(refitted.start)
     again, fitted = (read_config(name) for name in settled.weights)
     blend = read_config(fitted.start)
     ensemble, joined = (read_config(name) for name in blend.weights)
@@ -521,12 +523,15 @@ def test_the_shipped_configurations_are_readable():
     mean = read_config(points.start)
     longer, first, restart = (read_config(name) for name in mean.weights)
     assert first.data.held_out["fer2013"] >= 3000
-    for trained, averaged in ((again, settled), (ensemble, blend)):
+    pair = replace(shipped.model, members=2)
+    for trained, averaged in ((further, further_mean), (again, settled), (ensemble, blend)):
         assert trained.start == averaged.weights[1]
-        assert trained.model == averaged.model == shipped.model
+        assert trained.model == averaged.model == pair
     assert longer.start == restart.start == mean.weights[1]
     assert joined.joined == mean.weights[2:]
     assert first.model.heads["fer2013"] == EXPRESSIONS
-    assert joined.model == fitted.model == shipped.model
+    assert joined.model == fitted.model == refitted.model == pair
     assert longer.model == mean.model == points.model == replace(shipped.model, members=1)
     assert first.model == restart.model == replace(longer.model, blocks=(1, 1, 2, 2))
+    expressions = read_config(shipped.joined[0])
+    assert expressions.model == replace(restart.model, tasks=("expression",))
