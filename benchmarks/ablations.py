@@ -18,7 +18,6 @@ import argparse
 import csv
 import json
 import logging
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -26,7 +25,6 @@ from typing import Any
 
 from facekit.augmentation import AugmentConfig
 from facekit.benchmarking import results
-from facekit.benchmarking.machine import load
 from facekit.benchmarking.measuring import threads
 from facekit.configuration import DataConfig, ExpressionConfig, KeypointConfig, TrainConfig
 from facekit.data.catalog import load_dataset
@@ -122,7 +120,7 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING)
     sets = {path: load_dataset(path) for path in given.data}
     few = [path for path, one in sets.items() if one.points is not None or one.fer2013_frame]
-    started, before = time.time(), load()
+    run = results.ScriptRun()
     figures: list[dict[str, Any]] = []
     untrained: dict[str, None] = {}
     with threads(1):
@@ -141,17 +139,11 @@ def main() -> None:
                     if name in told:
                         setting = {"variant": variant, "seed": seed, "seconds": round(told["seconds"], 1)}
                         figures.append({"name": name, "setting": setting, "unit": unit, "value": told[name]})
-    body = {
-        "quick": False,
-        "weights": "trained here",
-        "seconds": round(time.time() - started, 1),
-        "load_before": before,
-        "skipped": [{"case": ", ".join(untrained), "reason": "not trained in this run"}] if untrained else [],
-        "figures": figures,
-    }
+    skipped = [{"case": ", ".join(untrained), "reason": "not trained in this run"}] if untrained else []
     command = (
         "python benchmarks/ablations.py --data fer2013.csv helen_train afw ytf raf_db affectnet expw muxspace"
     )
+    body = run.body("trained here", figures, skipped)
     print(results.write_result("ablations", "cpu", command, body, given.results))
 
 

@@ -19,7 +19,6 @@ import csv
 import json
 import logging
 import shutil
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -36,7 +35,6 @@ from facekit.backends.torch import TorchBackend
 from facekit.baseline_training import CLASSIC, default_config, train_baseline
 from facekit.baselines import BASELINES
 from facekit.benchmarking import results
-from facekit.benchmarking.machine import load
 from facekit.benchmarking.measuring import Clock, in_turns, threads
 from facekit.configuration import DataConfig, ExpressionConfig, TrainConfig
 from facekit.data.catalog import load_dataset
@@ -315,7 +313,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=results.RESULTS)
     given = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
-    budget, started, before = Budget(given.minutes, given.seed, given.pretrained), time.time(), load()
+    budget, run = Budget(given.minutes, given.seed, given.pretrained), results.ScriptRun()
     figures, skipped = [], []
     with threads(1):
         for arch in ORDER:
@@ -334,15 +332,8 @@ def main() -> None:
             print(f"{arch}: {known['figure']['value']:.4f}", flush=True)
         figures.append(shipped_figure(given.fer2013))
         add_latencies(figures, given.out)
-    body = {
-        "quick": False,
-        "weights": load_weights().name,
-        "seconds": round(time.time() - started, 1),
-        "load_before": before,
-        "budget": asdict(budget) | {"threads": 1, "device": "cpu", "facekit": facekit.__version__},
-        "skipped": skipped,
-        "figures": figures,
-    }
+    body = run.body(load_weights().name, figures, skipped)
+    body["budget"] = asdict(budget) | {"threads": 1, "device": "cpu", "facekit": facekit.__version__}
     command = f"python benchmarks/baselines.py --minutes {given.minutes:g} --seed {given.seed}"
     command += " --pretrained" if given.pretrained else ""
     print(results.write_result("baselines", "cpu", command, body, given.results))

@@ -75,7 +75,7 @@ class HeldOut:
 
     @torch.inference_mode()
     def figures(self, network: nn.Module) -> dict[str, Any]:
-        """Measure expressions; the first network is what others are compared with."""
+        """Give the figure of a network's expressions; the first network is what others are compared with."""
         once = self._mixed(network)
         twice = BothLooks(once)
         temperature = fit_temperature(self.expressions, once, DEFAULT_HEAD)
@@ -96,7 +96,8 @@ class HeldOut:
                     "change": float(change.mean()),
                     "error": float(change.std()) / len(change) ** 0.5,
                 }
-        return {"temperature": temperature, "sets": sets}
+        first = next(iter(sets.values()))
+        return {"unit": "share", "value": first["accuracy"], "temperature": temperature, "sets": sets}
 
 
 def _finished(preparation: Generator[Any, None, Prepared]) -> Prepared:

@@ -10,14 +10,12 @@ members that the run began with, row by row, with their standard errors.
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 
 from held_out import HeldOut
 from torch import Tensor, nn
 
-from facekit.benchmarking.machine import load
-from facekit.benchmarking.results import RESULTS, write_result
+from facekit.benchmarking.results import RESULTS, ScriptRun, write_result
 from facekit.configuration import read_config
 from facekit.weights import load_weights
 
@@ -44,36 +42,19 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
-    started, before = time.time(), load()
+    run = ScriptRun()
     config = read_config(given.config).with_weights(lambda name: str(given.runs / Path(name).stem))
-    run = given.runs / given.config.stem
-    held_out = HeldOut(config, given.data, run)
-    network, every = load_weights(run).network, tuple(range(config.model.members))
+    trained = given.runs / given.config.stem
+    held_out = HeldOut(config, given.data, trained)
+    network, every = load_weights(trained).network, tuple(range(config.model.members))
     figures = []
     for places in (every[: given.began], every, *((place,) for place in every)):
         told = held_out.figures(Some(network, places))
-        first = next(iter(told["sets"].values()))
         name = " and ".join(str(place + 1) for place in places)
-        figures.append(
-            {
-                "name": config.name,
-                "setting": {"members": name},
-                "unit": "share",
-                "value": first["accuracy"],
-                **told,
-            }
-        )
+        figures.append({"name": config.name, "setting": {"members": name}, **told})
         print(name, {name: round(one["change"], 4) for name, one in told["sets"].items()})
-    body = {
-        "quick": False,
-        "weights": config.name,
-        "seconds": round(time.time() - started, 1),
-        "load_before": before,
-        "skipped": [],
-        "figures": figures,
-    }
     command = "python benchmarks/members.py CONFIG --began N --data DATA ..."
-    print(write_result("members", "cpu", command, body, given.out))
+    print(write_result("members", "cpu", command, run.body(config.name, figures), given.out))
 
 
 if __name__ == "__main__":

@@ -11,14 +11,12 @@ begun with, row by row, with their standard errors. Points are looked at twice, 
 from __future__ import annotations
 
 import argparse
-import time
 from dataclasses import replace
 from pathlib import Path
 
 from held_out import HeldOut
 
-from facekit.benchmarking.machine import load
-from facekit.benchmarking.results import RESULTS, write_result
+from facekit.benchmarking.results import RESULTS, ScriptRun, write_result
 from facekit.configuration import read_config
 from facekit.continuing import go_on_with
 from facekit.weights import Weights, load_weights
@@ -33,7 +31,7 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
-    started, before = time.time(), load()
+    run = ScriptRun()
     config = read_config(given.config).with_weights(lambda name: str(given.runs / Path(name).stem))
     (begun,) = config.averaged
     held_out = HeldOut(config, given.data, given.runs / given.config.stem)
@@ -43,27 +41,11 @@ def main() -> None:
         kept = {begun: share} if 0 < share < 1 else {}
         network = go_on_with(weights, replace(config, averaged=kept))
         told = held_out.figures(network) | {"nme": held_out.nme(network)}
-        first = next(iter(told["sets"].values()))
-        figures.append(
-            {
-                "name": config.name,
-                "setting": {"begun": Path(begun).name, "trained": Path(config.start).name, "share": share},
-                "unit": "share",
-                "value": first["accuracy"],
-                **told,
-            }
-        )
+        setting = {"begun": Path(begun).name, "trained": Path(config.start).name, "share": share}
+        figures.append({"name": config.name, "setting": setting, **told})
         print(share, {name: round(one["change"], 4) for name, one in told["sets"].items()}, told["nme"])
-    body = {
-        "quick": False,
-        "weights": config.name,
-        "seconds": round(time.time() - started, 1),
-        "load_before": before,
-        "skipped": [],
-        "figures": figures,
-    }
     command = "python benchmarks/shares.py CONFIG --data DATA ..."
-    print(write_result("shares", "cpu", command, body, given.out))
+    print(write_result("shares", "cpu", command, run.body(config.name, figures), given.out))
 
 
 if __name__ == "__main__":

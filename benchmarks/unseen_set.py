@@ -9,13 +9,11 @@ Boxes are those of the labels, moved and scaled by up to 5%.
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 
 from facekit import FaceAnalyzer, load_dataset
 from facekit.benchmarking.accuracy import jittered
-from facekit.benchmarking.machine import load
-from facekit.benchmarking.results import RESULTS, write_result
+from facekit.benchmarking.results import RESULTS, ScriptRun, write_result
 
 
 def main() -> None:
@@ -25,7 +23,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
-    started, before = time.time(), load()
+    run = ScriptRun()
     analyzer = FaceAnalyzer("cpu", precision="fp32", weights=given.weights, backend="torch")
     dataset = load_dataset(given.data)
     if dataset.name in analyzer.backend.header["data"]:
@@ -37,16 +35,8 @@ def main() -> None:
         "unit": "share",
         "evaluation": jittered(analyzer, dataset),
     }
-    body = {
-        "quick": False,
-        "weights": analyzer.backend.name,
-        "seconds": round(time.time() - started, 1),
-        "load_before": before,
-        "skipped": [],
-        "figures": [figure],
-    }
     command = "python benchmarks/unseen_set.py runs/without_afw DATA/landmarks68/afw"
-    print(write_result("unseen-set", "cpu", command, body, given.out))
+    print(write_result("unseen-set", "cpu", command, run.body(analyzer.backend.name, [figure]), given.out))
 
 
 if __name__ == "__main__":

@@ -288,6 +288,15 @@ def test_every_results_file_is_in_the_form(valid):
     assert valid(record(figures=[timing("a", [1.0], batch=1), value("b", 1, "s")])) == []
 
 
+def test_what_a_script_writes_is_in_the_form(valid, tmp_path):
+    skipped = [{"case": "b", "reason": "not trained in this run"}]
+    body = results.ScriptRun().body("default", [value("a", 0.5, "share")], skipped)
+    path = results.write_result("members", "cpu", "python members.py", body, tmp_path)
+    written = json.loads(path.read_text())
+    assert valid(written) == []
+    assert (written["figures"], written["skipped"]) == (body["figures"], skipped)
+
+
 @pytest.mark.parametrize(
     "changes",
     [

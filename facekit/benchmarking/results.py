@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from importlib import resources
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import facekit
-from facekit.benchmarking.machine import describe, device_name, machine_name
+from facekit.benchmarking.machine import describe, device_name, load, machine_name
 from facekit.benchmarking.measuring import Figure, Setting
 from facekit.identity import model_files
 from facekit.writing import write_atomically
@@ -58,6 +59,26 @@ def write_result(
     path = out / facekit.__version__ / name
     write_atomically(path, (json.dumps(record, indent=1, allow_nan=False) + "\n").encode())
     return path
+
+
+class ScriptRun:
+    """A run of a script: how long it takes, and the load of the machine before it."""
+
+    def __init__(self) -> None:
+        self._started, self._load_before = time.time(), load()
+
+    def body(
+        self, weights: str, figures: Iterable[Mapping[str, Any]], skipped: Iterable[Mapping[str, str]] = ()
+    ) -> dict[str, Any]:
+        """Give the body of the results file, see `write_result`."""
+        return {
+            "quick": False,
+            "weights": weights,
+            "seconds": round(time.time() - self._started, 1),
+            "load_before": self._load_before,
+            "skipped": list(skipped),
+            "figures": list(figures),
+        }
 
 
 class Progress:
