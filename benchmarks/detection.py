@@ -47,9 +47,9 @@ from facekit.detection import (
 from facekit.detection_metrics import match, reliability
 from facekit.detector_network import for_inference
 from facekit.images import read_image
+from facekit.schema import BOX_FACTOR
 from facekit.weights import load_detector
 
-CROP_FACTOR = 1.6
 CROP_FROM_LANDMARK_BOX = BoxFraming((0.0, -0.089), 1.28)
 """From the tight box of 68 points; medians: Helen (0.000, -0.088), 1.288; AFW (0.002, -0.090), 1.262."""
 FACE_FREE = (
@@ -91,8 +91,8 @@ def without_faces(image: Image, faces: NDArray[np.float32]) -> Image:
 
 
 def in_convention(detector: Detector, found: Sequence[Detections]) -> list[NDArray[np.float32]]:
-    """Give detections as stage 1's crops."""
-    return [crop_boxes(one.boxes, detector.crop_from_box) for one in found]
+    """Give detections as the boxes that facekit's own detector draws."""
+    return [crop_boxes(one.boxes, detector.face_from_box.scaled(BOX_FACTOR)) for one in found]
 
 
 def figures_of(
@@ -161,7 +161,10 @@ def scenes_of(labels: Labels, data: Path) -> dict[str, Any]:
         images.append(whole)
         tight.append(np.array(landmarks.get(path.stem, []), np.float32).reshape(-1, 4))
         faces.append(labels.faces[place] * np.float32([scale, scale, scale, scale, 1]))
-    labelled = [(crop_boxes(own[:, :4], YuNetDetector.crop_from_box), kinds_of(own) == FACE) for own in faces]
+    labelled = [
+        (crop_boxes(own[:, :4], YuNetDetector.face_from_box.scaled(BOX_FACTOR)), kinds_of(own) == FACE)
+        for own in faces
+    ]
     return {
         "images": images,
         "landmark_crops": [crop_boxes(boxes, CROP_FROM_LANDMARK_BOX) for boxes in tight],
@@ -227,7 +230,7 @@ def helen_of(held_out: set[str], data: Path) -> tuple[Dataset, dict[str, Any]]:
         np.array([f"helen_train/{Path(source).stem}" in held_out for source in dataset.sources])
     )
     assert dataset.points is not None
-    crops = geometry.square(label_boxes(dataset.points), CROP_FACTOR)
+    crops = geometry.square(label_boxes(dataset.points), BOX_FACTOR)
     images = [dataset.load(place) for place in range(len(dataset))]
     return dataset, {"images": images, "landmark_crops": list(crops[:, None])}
 

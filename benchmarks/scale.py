@@ -43,7 +43,7 @@ for _ in range(int(rounds) + 1):
     found = analyzer.detector(images)
     at.append(time.process_time())
     pictures = np.repeat(np.arange(len(images)), [len(one.boxes) for one in found])
-    boxes = crop_boxes(np.concatenate([one.boxes for one in found]), analyzer.detector.crop_from_box)
+    boxes = crop_boxes(np.concatenate([one.boxes for one in found]), analyzer.crop_from_box)
     arrays = analyzer.describe([to_gray(image) for image in images], pictures, boxes)
     at.append(time.process_time())
     for faces in analyzer._gather(images, found, arrays):

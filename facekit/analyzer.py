@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from facekit.alignment import align
 from facekit.backends import Backend, choose_backend, make_backend
-from facekit.detection import Detections, crop_boxes, make_detector
+from facekit.detection import BoxFraming, Detections, crop_boxes, make_detector
 from facekit.errors import ConfigError, ImageError
 from facekit.expression import find_expressions
 from facekit.identity import model_files
@@ -109,6 +109,11 @@ class FaceAnalyzer:
         self.max_pixels, self.allow_private, self.batch_size = max_pixels, allow_private, batch_size
 
     @property
+    def crop_from_box(self) -> BoxFraming:
+        """From the detector's boxes to stage 1's crops."""
+        return self.detector.face_from_box.scaled(self.backend.header["crop_factor"])
+
+    @property
     def identity(self) -> dict[str, Any]:
         """What its answers to a picture depend on, for JSON; another device or batch size is not among it."""
         return {
@@ -186,7 +191,7 @@ class FaceAnalyzer:
         detections = [self._wanted(found) for found in self.detector(images)]
         picture_of_face = np.repeat(np.arange(len(images)), [len(found.boxes) for found in detections])
         boxes = np.concatenate([found.boxes for found in detections] or [np.empty((0, 4), np.float32)])
-        crops = crop_boxes(boxes, self.detector.crop_from_box)
+        crops = crop_boxes(boxes, self.crop_from_box)
         faces = self.describe([to_gray(image) for image in images], picture_of_face, crops)
         return self._gather(images, detections, faces)
 

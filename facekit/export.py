@@ -6,6 +6,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -18,7 +19,7 @@ from facekit.backends.onnx_graph import GRAPHS, Graph, GraphPrecision, Ranges, d
 from facekit.data.catalog import load_dataset
 from facekit.detection import FacekitDetector, HaarDetector, WholePicture, YuNetDetector
 from facekit.errors import ConfigError
-from facekit.keypoints import TILTED
+from facekit.keypoints import ASIDE, MISSIZED, NO_FACE, TILTED
 from facekit.padding import STEP
 from facekit.quantization import calibration_crops, measure_ranges
 from facekit.schema import ALIGNED_POINTS, INPUT_SIZE, KEYPOINTS, MIRROR_PERMUTATION
@@ -46,9 +47,11 @@ STEPS: Final = (
     "mirror. Of the mirror's points x becomes 95 - x, and point k is taken from place mirror_permutation[k], "
     "as its sigma is. Points and sigmas of the two are averaged, and sigma is multiplied by sigma_factor.",
     "Points and sigma, pixels of the crop, are brought to the picture by the crop's place and scale.",
-    "If the line from right_eye_center to left_eye_center then leans by more than tilted degrees, stage 1 "
-    "runs once more and gives the points and sigma: on the same square, turned by that angle about its "
-    "middle.",
+    "The points imply a crop: turned until the line from right_eye_center to left_eye_center is level, they "
+    "have a box, and the square about it, times crop_factor, is turned back. If that crop is turned by more "
+    "than tilted degrees against the first, its middle lies off by more than aside times the first one's "
+    "side, in the first one's x or y, or its side is more than missized times longer or shorter, but less "
+    "than no_face times, stage 1 runs once more, on it, and gives the points and sigma.",
     "The similarity (rotation, scale, shift; least squares) that brings the points frame_points to frame "
     "gives the 48x48 crop of stage 2, cut and normalised as above.",
     "Stage 2 gives logits for every head: softmax(logits / temperature[head]) are the probabilities of the "
@@ -158,10 +161,13 @@ def _card(stored: StoredWeights, detector: StoredWeights | None) -> dict[str, An
         "heads": header["model"]["heads"],
         "keypoints": KEYPOINTS,
         "tilted": round(math.degrees(TILTED), 3),
+        "aside": ASIDE,
+        "missized": MISSIZED,
+        "no_face": NO_FACE,
         "mirror_permutation": MIRROR_PERMUTATION,
         "frame_points": [KEYPOINTS[place] for place in ALIGNED_POINTS],
         "crop_from_box": {
-            kind.name: {"shift": kind.crop_from_box.shift, "scale": kind.crop_from_box.scale}
+            kind.name: asdict(kind.face_from_box.scaled(header["crop_factor"]))
             for kind in (FacekitDetector, HaarDetector, YuNetDetector, WholePicture)
         },
         "steps": STEPS,

@@ -11,9 +11,9 @@ References
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import islice, pairwise
 from typing import Any, Literal
 
 import torch
@@ -110,10 +110,10 @@ class Trunk(nn.Module):
 
         self.stages = nn.ModuleList(_stage(config, stage, norm) for stage in range(len(config.blocks)))
 
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """Give the maps of every stage."""
+    def forward(self, x: Tensor, stages: int | None = None) -> list[Tensor]:
+        """Give the maps of every stage, or of the first `stages`."""
         maps = []
-        for stage in self.stages:
+        for stage in islice(self.stages, stages):
             x = stage(x)
             maps.append(x)
         return maps
@@ -180,11 +180,12 @@ class Member(nn.Module):
 
 
 def _opinions(
-    maps: list[Tensor], heads: nn.ModuleDict, members: nn.ModuleList, dropout: nn.Module
+    maps: list[Tensor], heads: nn.ModuleDict, members: Iterable[nn.Module], dropout: nn.Module
 ) -> dict[str, Tensor]:
-    """Give each head's logits (B, members, C); the trunk's last maps are the first member's."""
-    further = (member(maps[SHARED_STAGES - 1], dropout) for member in members)
-    told = [_logits(maps[-1], heads, dropout), *further]
+    """Give each head's logits (B, members, C); the last maps, if there are all, are the first member's."""
+    told = [member(maps[SHARED_STAGES - 1], dropout) for member in members]
+    if len(maps) > SHARED_STAGES:
+        told.insert(0, _logits(maps[-1], heads, dropout))
     return {name: torch.stack([logits[name] for logits in told], 1) for name in heads}
 
 
@@ -215,18 +216,24 @@ class SharedNetwork(nn.Module):
         norms = [norm.norms[task] for norm in self._norms]
         return [parameter for part in (self.stems[task], *norms, *own) for parameter in part.parameters()]
 
-    def features(self, crops: Tensor, task: Task) -> list[Tensor]:
-        """Give the trunk's maps of normalised crops (B, 1, S, S)."""
+    def features(self, crops: Tensor, task: Task, stages: int | None = None) -> list[Tensor]:
+        """Give the maps of the trunk's stages, or of its first ones, for normalised crops (B, 1, S, S)."""
         for norm in self._norms:
             norm.task = task
-        return self.trunk(self.stems[task](crops))  # type: ignore[no-any-return]
+        return self.trunk(self.stems[task](crops), stages)  # type: ignore[no-any-return]
 
     def keypoints(self, crops: Tensor) -> tuple[Tensor, Tensor]:
         """Give points (B, 15, 2) and expected errors (B, 15), crop pixels, of crops (B, 1, 96, 96)."""
         return self.keypoint_head(self.features(crops, "keypoints"))  # type: ignore[no-any-return]
 
     def expression(self, crops: Tensor) -> dict[str, Tensor]:
-        """Give each head's logits (B, members, C) of normalised crops (B, 1, 48, 48)."""
+        """Give each head's logits (B, members, C) of normalised crops (B, 1, 48, 48).
+
+        Where training leaves the trunk as it is, those of the members that learn.
+        """
+        if self.training and not _learns(self.expression_heads):
+            maps = self.features(crops, "expression", SHARED_STAGES)
+            return _opinions(maps, self.expression_heads, filter(_learns, self.members), self.dropout)
         maps = self.features(crops, "expression")
         return _opinions(maps, self.expression_heads, self.members, self.dropout)
 
@@ -262,6 +269,10 @@ class Branch(nn.Module):
             return self.head(maps)
         opinions = _opinions(maps, self.head, self.members, nn.Identity())  # type: ignore[arg-type]
         return {name: logits.mean(1) for name, logits in opinions.items()}
+
+
+def _learns(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters())
 
 
 def _select_norms(module: nn.Module, task: Task) -> None:

@@ -238,11 +238,12 @@ class Predictor:
         self, dataset: Dataset, places: NDArray[np.int64], images: Sequence[Image]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
         """Give boxes (B, 4), their scores (B,) and stage 1's crops (B, 4); NaN where no face was found."""
-        framing = self.analyzer.detector.crop_from_box
+        framing = self.analyzer.crop_from_box
         labelled = self._labelled_crops(dataset, places)
         marked = metrics.detected(labelled)
         if self.boxes == "labels":
-            unmarked = crop_boxes(_wholes(images), WholePicture.crop_from_box)
+            factor = self.analyzer.backend.header["crop_factor"]
+            unmarked = crop_boxes(_wholes(images), WholePicture.face_from_box.scaled(factor))
             crops = np.where(marked[:, None], labelled, unmarked)
             # As the detector would draw them, so that they lead to the same crops when they are read back.
             return crop_boxes(crops, _inverse(framing)), np.ones(len(images), np.float32), crops
@@ -262,7 +263,7 @@ class Predictor:
         if dataset.points is not None:
             crops = self.label_crops(dataset.points[places])
         if dataset.boxes is not None:
-            of_boxes = crop_boxes(dataset.boxes[places], self.analyzer.detector.crop_from_box)
+            of_boxes = crop_boxes(dataset.boxes[places], self.analyzer.crop_from_box)
             crops = np.where(np.isnan(of_boxes), crops, of_boxes)
         return crops
 

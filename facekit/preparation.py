@@ -295,9 +295,10 @@ class PictureAligner:
         points = np.full((len(grays), 15, 2), np.nan, np.float32)
         if len(pictures):
             first = np.stack([detections[place].boxes[0] for place in pictures])
-            boxes = crop_boxes(first, self.detector.crop_from_box)
+            factor = self.backend.header["crop_factor"]
+            boxes = crop_boxes(first, self.detector.face_from_box.scaled(factor))
             seen, _ = find_keypoints(self.backend, grays, pictures, boxes)
-            boxes = geometry.square(label_boxes(seen), self.backend.header["crop_factor"])
+            boxes = geometry.square(label_boxes(seen), factor)
             points[pictures], _ = find_keypoints(self.backend, grays, pictures, boxes)
         return points
 

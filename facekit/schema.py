@@ -144,6 +144,9 @@ MEAN_FACE: Final = (
 
 Measured: Procrustes mean, made symmetric, of the 1,207 faces of the Helen training set and AFW."""
 
+BOX_FACTOR: Final = 1.6
+"""Side of the box that facekit's own detector draws over that of the square around a face's points."""
+
 CROP_SIZE: Final = 96
 """Side of the crop that stage 1 sees, pixels."""
 

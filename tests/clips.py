@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 
 from facekit.detection import BoxFraming, Detections
+from facekit.schema import BOX_FACTOR
 
 RATE = 25
 SIZE = 240, 180
@@ -49,7 +50,7 @@ class KnownFaces:
     """A detector that says what it is told, picture by picture: places (x, y) or (x, y, side) of faces."""
 
     name = "known"
-    crop_from_box = BoxFraming((0.0, 0.053), 1.0)
+    face_from_box = BoxFraming((0.0, 0.053), 1 / BOX_FACTOR)
 
     def __init__(self, boxes_of: Callable[[int], list[tuple[float, ...]]], side: float = 76) -> None:
         self.boxes_of, self.side, self.calls = boxes_of, side, 0

@@ -13,11 +13,10 @@ from facekit import geometry
 from facekit.detection import DETECTORS, Detector, WholePicture, crop_boxes, make_detector
 from facekit.errors import DetectorError
 from facekit.mirror import mirror_boxes
-from facekit.schema import KEYPOINTS_FROM_IBUG68
+from facekit.schema import BOX_FACTOR, KEYPOINTS_FROM_IBUG68
 
 ASTRONAUT_FACE = np.array([[170.0, 60.0, 275.0, 190.0]])
 """Hairline to chin, ear to ear, by eye."""
-CROP_FACTOR = 1.6
 
 
 def _yunet(data_folder: Path) -> Detector:
@@ -34,14 +33,16 @@ def helen_faces(data_folder: Path, count: int) -> list[tuple[np.ndarray, np.ndar
         points = np.array(numbers, np.float32).reshape(68, 2) - 1
         points = np.stack([points[list(group)].mean(0) for group in KEYPOINTS_FROM_IBUG68])
         image = np.asarray(Image.open(path.with_suffix(".jpg")).convert("RGB"))
-        faces.append((image, geometry.square(geometry.box_around(points[None]), CROP_FACTOR)))
+        faces.append((image, geometry.square(geometry.box_around(points[None]), BOX_FACTOR)))
     return faces
 
 
 def check_on_helen(detector: Detector, faces: list[tuple[np.ndarray, np.ndarray]], recall: float) -> None:
     found = detector([image for image, _ in faces])
     best = [
-        geometry.overlaps(crop_boxes(one.boxes, detector.crop_from_box), label).max(initial=0.0)
+        geometry.overlaps(crop_boxes(one.boxes, detector.face_from_box.scaled(BOX_FACTOR)), label).max(
+            initial=0.0
+        )
         for one, (_, label) in zip(found, faces, strict=True)
     ]
     assert np.mean(np.array(best) > 0.5) >= recall
@@ -102,7 +103,7 @@ def test_the_whole_picture_is_framed_as_fer2013_is() -> None:
     assert found.boxes.tolist() == [[0, 0, 48, 48]]
     assert found.scores.tolist() == [1]
     # In FER2013 the eyes stand at (32.5, 17.9) and (15.2, 18.3), the mouth near (24, 36).
-    x0, y0, x1, y1 = crop_boxes(found.boxes, detector.crop_from_box)[0]
+    x0, y0, x1, y1 = crop_boxes(found.boxes, detector.face_from_box)[0]
     assert x1 - x0 == pytest.approx(y1 - y0)
     assert (x0 + x1) / 2 == pytest.approx(24, abs=0.5)
     assert (y0 + y1) / 2 == pytest.approx(27, abs=0.5)

@@ -116,7 +116,7 @@ class TwoFaces:
     """Sees one large face on the right and a small one on the left of every picture but the darkest."""
 
     name = "two"
-    crop_from_box = make_detector("none").crop_from_box
+    face_from_box = make_detector("none").face_from_box
 
     def __call__(self, images):
         both = Detections(

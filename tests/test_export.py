@@ -112,10 +112,16 @@ def by_card(folder: Path, picture: np.ndarray, box: np.ndarray) -> tuple[np.ndar
     points = look(crop)
     right, left = (points[card["keypoints"].index(f"{side}_eye_center")] for side in ("right", "left"))
     angle = np.arctan2(*(left - right)[::-1])
-    if abs(np.degrees(angle)) > card["tilted"]:
-        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-        linear = turn * step
-        points = look(np.column_stack([linear, centre - 0.5 - linear @ [47.5, 47.5]]))
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    level = points @ turn
+    implied = (level.max(0) - level.min(0)).max() * card["crop_factor"]
+    middle = turn @ (level.max(0) + level.min(0)) / 2
+    factor = max(implied / side, side / implied)
+    off = abs(middle - centre + 0.5).max() / side
+    tilted, moved = abs(np.degrees(angle)) > card["tilted"], off > card["aside"]
+    if (tilted or moved or factor > card["missized"]) and factor < card["no_face"]:
+        linear = turn * implied / 96
+        points = look(np.column_stack([linear, middle - linear @ [47.5, 47.5]]))
 
     chosen = points[[card["keypoints"].index(name) for name in card["frame_points"]]]
     rows = [row for x, y in chosen for row in ((x, -y, 1, 0), (y, x, 0, 1))]

@@ -8,13 +8,14 @@ import cv2
 import numpy as np
 import pytest
 import skimage.data
-from test_detection import ASTRONAUT_FACE, CROP_FACTOR, check_on_helen, helen_faces
+from test_detection import ASTRONAUT_FACE, check_on_helen, helen_faces
 
 from facekit import geometry
 from facekit.data.catalog import load_dataset
 from facekit.data.label_boxes import label_boxes
 from facekit.detection import Detections, Detector, FacekitDetector, crop_boxes, make_detector
 from facekit.mirror import mirror_boxes
+from facekit.schema import BOX_FACTOR
 from facekit.weights import load_detector
 
 
@@ -109,7 +110,7 @@ def unseen_faces(data_folder: Path) -> list[tuple[np.ndarray, np.ndarray]]:
     chosen = dataset.select(
         np.array([f"helen_train/{Path(source).stem}" in names for source in dataset.sources])
     )
-    crops = geometry.square(label_boxes(chosen.points), CROP_FACTOR)
+    crops = geometry.square(label_boxes(chosen.points), BOX_FACTOR)
     return [(chosen.load(place), crops[place : place + 1]) for place in range(0, 72, 2)]
 
 
@@ -176,7 +177,9 @@ def test_hard_unseen_faces_are_found(
     made = [_hard(kind, image, crop) for image, crop in unseen_faces]
     found = eager([picture for picture, _ in made])
     overlaps = [
-        geometry.overlaps(truth, crop_boxes(one.boxes, eager.crop_from_box)).max(initial=0.0)
+        geometry.overlaps(truth, crop_boxes(one.boxes, eager.face_from_box.scaled(BOX_FACTOR))).max(
+            initial=0.0
+        )
         for one, (_, truth) in zip(found, made, strict=True)
     ]
     assert np.mean(np.array(overlaps) > 0.5) >= recall
@@ -189,7 +192,9 @@ def test_a_crowd_is_found(
 ) -> None:
     picture, truth = _tiles(unseen_faces, side)
     (found,) = eager([picture])
-    best = geometry.overlaps(truth, crop_boxes(found.boxes, eager.crop_from_box)).max(1, initial=0.0)
+    best = geometry.overlaps(truth, crop_boxes(found.boxes, eager.face_from_box.scaled(BOX_FACTOR))).max(
+        1, initial=0.0
+    )
     assert np.mean(best > 0.5) > 0.85
     assert len(found) <= len(truth) + 2
 

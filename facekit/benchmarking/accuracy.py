@@ -26,11 +26,12 @@ from facekit.evaluation import Evaluation
 from facekit.geometry import Floats
 from facekit.images import to_gray
 from facekit.metrics import keypoint_metrics, reliability
+from facekit.schema import BOX_FACTOR
 from facekit.weights import seen_by
 
 JITTER = 0.05
 SMALL = (32, 24)
-"""Sides of small faces' boxes, the squares that are cropped for stage 1, pixels."""
+"""Sides of small faces' boxes, as facekit's own detector draws them, pixels."""
 
 TURNED = (20, 40)
 """By how much faces are turned, degrees, every other one to the left."""
@@ -140,18 +141,20 @@ def _helen_turned(degrees: int, setting: Setting) -> dict[str, Any]:
 
 
 def _helen_small(side: int, setting: Setting) -> dict[str, Any]:
-    """Measure keypoints in portraits in whose middle the crop's square has so many pixels a side."""
+    """Measure keypoints in portraits in whose middle the face's box has so many pixels a side."""
     analyzer = _analyzer(setting)
     dataset = _helen_rows(setting, analyzer)
     assert dataset.points is not None
-    crops = geometry.square(label_boxes(dataset.points), analyzer.backend.header["crop_factor"])
-    image_from_portrait = geometry.crop(geometry.square(crops, 2), 2 * side)
+    image_from_portrait = geometry.crop(
+        geometry.square(label_boxes(dataset.points), 2 * BOX_FACTOR), 2 * side
+    )
     grays = [
         geometry.warp_picture(to_gray(dataset.load(place)), matrix, 2 * side)
         for place, matrix in enumerate(image_from_portrait)
     ]
     points = geometry.apply(geometry.invert(image_from_portrait), dataset.points)
-    crops = np.tile(np.array([side / 2, side / 2, 1.5 * side, 1.5 * side]), (len(grays), 1))
+    boxes = np.tile(np.array([side / 2, side / 2, 1.5 * side, 1.5 * side]), (len(grays), 1))
+    crops = geometry.square(boxes, analyzer.backend.header["crop_factor"] / BOX_FACTOR)
     return _keypoint_figures(analyzer, grays, points, crops)
 
 

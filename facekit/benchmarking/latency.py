@@ -53,7 +53,7 @@ def parts(analyzer: FaceAnalyzer, picture: NDArray[np.uint8]) -> dict[str, Calla
     encoded = as_jpeg(picture)
     grays, first = [to_gray(picture)], np.zeros(1, np.int64)
     found = analyzer.detector([picture])[0]
-    crops = crop_boxes(found.boxes[:1], analyzer.detector.crop_from_box)
+    crops = crop_boxes(found.boxes[:1], analyzer.crop_from_box)
     points, _ = find_keypoints(analyzer.backend, grays, first, crops)
     frame = analyzer.backend.header["frame"]
     matrices = align(points, frame)

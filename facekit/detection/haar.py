@@ -17,6 +17,7 @@ from facekit.detection_metrics import sigmoid
 from facekit.errors import DetectorError
 from facekit.images import to_gray
 from facekit.mirror import mirror_boxes, mirror_image
+from facekit.schema import BOX_FACTOR
 
 LONGEST_SIDE = 640
 """Pixels; Haar's cascades take half a second for this already."""
@@ -42,7 +43,7 @@ class HaarDetector:
 
     name = "haar"
     # Medians over the 1,087 faces of the Helen training set and AFW that it finds: (0.002, 0.066), 1.078.
-    crop_from_box = BoxFraming((0.0, 0.066), 1.08)
+    face_from_box = BoxFraming((0.0, 0.066), 1.08 / BOX_FACTOR)
 
     def __init__(self, min_score: float | None = None) -> None:
         self.min_score = 0.5 if min_score is None else min_score

@@ -34,13 +34,17 @@ class Detections:
 
 @dataclass(frozen=True)
 class BoxFraming:
-    """How a detector's box is brought to stage 1's crop, in units of the box's longer side.
+    """How a detector's box is brought to another square, in units of the box's longer side.
 
     The box is made square about its centre, moved by `shift` (right and down), and scaled by `scale`.
     """
 
     shift: tuple[float, float]
     scale: float
+
+    def scaled(self, factor: float) -> BoxFraming:
+        """Give the framing of a square that is so many times as large about the same centre."""
+        return BoxFraming(self.shift, self.scale * factor)
 
 
 class Detector(Protocol):
@@ -49,12 +53,12 @@ class Detector(Protocol):
     Attributes
     ----------
     name : str
-    crop_from_box : BoxFraming
-        From this detector's boxes to stage 1's crops.
+    face_from_box : BoxFraming
+        From this detector's boxes to the squares around the faces' points, which a crop factor makes crops.
     """
 
     name: str
-    crop_from_box: BoxFraming
+    face_from_box: BoxFraming
 
     def __call__(self, images: Sequence[Image]) -> list[Detections]:
         """Find the faces of each picture.
@@ -71,5 +75,5 @@ class Detector(Protocol):
 
 
 def crop_boxes(boxes: NDArray[np.float32], framing: BoxFraming) -> NDArray[np.float32]:
-    """Give stage 1's square crops (N, 4), image edges, of a detector's boxes (N, 4)."""
+    """Give squares (N, 4), image edges, such as stage 1's crops, of a detector's boxes (N, 4)."""
     return np.asarray(geometry.square(boxes, framing.scale, framing.shift), np.float32)

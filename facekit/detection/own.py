@@ -17,7 +17,7 @@ from facekit.detection.candidates import LONGEST_SIDE, in_order, nms, shrink
 from facekit.detection.interface import BoxFraming, Detections, Image
 from facekit.detection_metrics import sigmoid
 from facekit.padding import padded_size
-from facekit.schema import VOTING_OVERLAP
+from facekit.schema import BOX_FACTOR, VOTING_OVERLAP
 
 USUAL_PIXELS = 640 * 480
 """Of a picture; of larger ones fewer go through the network together."""
@@ -75,7 +75,7 @@ class FacekitDetector:
     """
 
     name = "facekit"
-    crop_from_box = BoxFraming((0.0, 0.053), 1.0)
+    face_from_box = BoxFraming((0.0, 0.053), 1 / BOX_FACTOR)
 
     def __init__(
         self,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from facekit.detection.interface import BoxFraming, Detections, Image
+from facekit.schema import BOX_FACTOR
 
 
 class WholePicture:
@@ -14,7 +15,7 @@ class WholePicture:
 
     name = "none"
     # The mean face of Helen, fitted to the mean eyes, nose and mouth corners of FER2013's 48x48 pictures.
-    crop_from_box = BoxFraming((0.005, 0.063), 1.054)
+    face_from_box = BoxFraming((0.005, 0.063), 1.054 / BOX_FACTOR)
 
     def __call__(self, images: Sequence[Image]) -> list[Detections]:
         """See Detector."""

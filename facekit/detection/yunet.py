@@ -14,6 +14,7 @@ from facekit.detection.candidates import LONGEST_SIDE, NMS_OVERLAP, in_order, sh
 from facekit.detection.interface import BoxFraming, Detections, Image
 from facekit.detection.per_thread import PerThread
 from facekit.errors import DetectorError
+from facekit.schema import BOX_FACTOR
 
 LEAST_SIDE = 8
 """Pixels; in smaller pictures YuNet sees faces in its padding, and its answers differ from run to run."""
@@ -43,7 +44,7 @@ class YuNetDetector:
 
     name = "yunet"
     # Medians over the 1,207 faces of the Helen training set and AFW: (0.006, 0.053), 0.997.
-    crop_from_box = BoxFraming((0.0, 0.053), 1.0)
+    face_from_box = BoxFraming((0.0, 0.053), 1 / BOX_FACTOR)
 
     def __init__(
         self,
