@@ -18,7 +18,7 @@ EYES = KEYPOINTS.index("right_eye_center"), KEYPOINTS.index("left_eye_center")
 
 TILTED, ASIDE, MISSIZED = math.radians(15), 0.1, 1.15
 """Faces are looked at again, upright and in the middle, that lean further in their crop, lie further off its
-middle, to a side or up or down, in units of its side, or are larger or smaller in it by a larger factor: later
+middle to a side, up or down, in units of its side, or are larger or smaller in it by a larger factor: later
 crops of training are varied by little more."""
 
 NO_FACE = 2.0

@@ -93,7 +93,7 @@ def test_points_that_are_no_face_are_not_looked_at_again(backend, crop, looks, m
     monkeypatch.setattr(
         type(backend),
         "_run",
-        lambda _, task, crops, outputs: [np.full((len(crops), 15, 2), 40.0), np.ones((len(crops), 15))],  # noqa: ARG005
+        lambda _, task, crops, outputs: [np.full((len(crops), 15, 2), 40.0), np.ones((len(crops), 15))],
     )
     found, _ = find_keypoints(backend, [to_gray(astronaut())], np.array([0]), crop)
     assert looks == [1, 1]
