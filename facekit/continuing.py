@@ -78,14 +78,12 @@ def _members(network: SharedNetwork, joined: Sequence[str], first: int) -> dict[
     members = {name: part for name, part in network.state_dict().items() if name.startswith("members.")}
     for place, other in enumerate(joined, first):
         theirs = of_tasks(load_weights(other), ("expression",)).network
-        stages, heads = theirs.trunk.stages[SHARED_STAGES:], theirs.expression_heads
-        if theirs.config.members > 1:
-            stages, heads = theirs.members[-1].stages, theirs.members[-1].heads
-        for part, module in (("stages", stages), ("heads", heads)):
-            for name, tensor in module.state_dict(prefix=f"members.{place}.{part}.").items():
-                if name not in members or members[name].shape != tensor.shape:
-                    raise ConfigError(f"joined: {other}: weights of another network than [model] describes")
-                members[name] = tensor
+        trunk = {"stages": theirs.trunk.stages[SHARED_STAGES:], "heads": theirs.expression_heads}
+        last = theirs.members[-1] if theirs.config.members > 1 else nn.ModuleDict(trunk)
+        for name, tensor in last.state_dict(prefix=f"members.{place}.").items():
+            if name not in members or members[name].shape != tensor.shape:
+                raise ConfigError(f"joined: {other}: weights of another network than [model] describes")
+            members[name] = tensor
     return members
 
 

@@ -63,7 +63,7 @@ def _framed(points_image: NDArray[np.float32], crop_factor: float) -> NDArray[np
     image_from_level = geometry.turned(np.eye(2, 3), angles, 1)
     points_level = geometry.apply(geometry.invert(image_from_level), points_image)
     boxes = geometry.square(geometry.box_around(points_level), crop_factor)
-    return geometry.compose(image_from_level, geometry.crop(boxes, CROP_SIZE))
+    return np.asarray(geometry.compose(image_from_level, geometry.crop(boxes, CROP_SIZE)))
 
 
 def _askew(crop_from_framed: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -114,6 +114,36 @@ def test_members_join_those_that_are_there(stored):
             torch.testing.assert_close(tensor, expected.state_dict()[name], atol=1e-3, rtol=0)
 
 
+def test_an_ensemble_gives_its_first_members_and_its_last(stored, tmp_path):
+    first, _, places = stored
+    config = TrainConfig(start="first", model=replace(MODEL, members=3), joined=(places["expression",],))
+    three = go_on_with(first, config)
+    place = str(tmp_path / "three.safetensors")
+    save_weights(tmp_path / place, three, "shared", {"model": model_record(three.config)})
+    model = replace(MODEL, members=2, tasks=("expression",))
+    pair = go_on_with(Weights("three", three, {}, ""), replace(config, model=model, joined=(place,)))
+    for name, tensor in pair.members[0].state_dict().items():
+        torch.testing.assert_close(tensor, three.members[1].state_dict()[name], atol=1e-3, rtol=1e-3)
+    with pytest.raises(ConfigError, match="weights of another network"):
+        go_on_with(Weights("three", three, {}, ""), replace(config, model=model, joined=()))
+
+
+@pytest.mark.parametrize("tasks", [("expression",), ("keypoints", "expression")])
+def test_new_members_learn_alone_where_one_task_is_taught(stored, tasks):
+    first, _, places = stored
+    model = replace(MODEL, members=3, tasks=tasks)
+    network = go_on_with(first, TrainConfig(start="first", model=model, joined=(places[tasks],))).train()
+    told = network.expression(torch.rand(4, 1, 48, 48))["fer2013"]
+    assert told.shape == (4, 2 if tasks == ("expression",) else 3, 7)
+    told.sum().backward()
+    learn = {
+        name.split(".")[0] for name, parameter in network.named_parameters() if parameter.grad is not None
+    }
+    assert "members" in learn
+    assert ("trunk" in learn) == (len(tasks) == 2)
+    assert network.eval().expression(torch.rand(4, 1, 48, 48))["fer2013"].shape == (4, 3, 7)
+
+
 def test_members_of_another_network_are_refused(stored):
     first, _, places = stored
     config = TrainConfig(start="first", model=MODEL, joined=(places["expression",],))
