@@ -33,7 +33,8 @@ class DataConfig:
     Attributes
     ----------
     crop_factor : float
-        Side of stage 1's crop over the side of the square around the 15 points.
+        Side of stage 1's crop over the side of the square around the 15 points; 0: that of the weights to
+        begin with, or BOX_FACTOR.
     draws : mapping of set to float
         How often each sample of a set is drawn an epoch (expressions) or relative to others (keypoints); 1 if
         absent.
@@ -52,7 +53,7 @@ class DataConfig:
         What finds the faces of whole pictures: auto, haar or yunet.
     """
 
-    crop_factor: float = 1.6
+    crop_factor: float = 0.0
     draws: Mapping[str, float] = field(default_factory=dict)
     label_weight: Mapping[str, float] = field(default_factory=dict)
     held_out: Mapping[str, int] = field(default_factory=dict)

@@ -38,8 +38,8 @@ from facekit.preparation import (
     seen_contents,
     stage_1,
 )
-from facekit.schema import DEFAULT_HEAD, PIXEL_MEAN, PIXEL_STD
-from facekit.weights import load_stages, load_weights, model_record, of_its_task, save_weights
+from facekit.schema import BOX_FACTOR, DEFAULT_HEAD, PIXEL_MEAN, PIXEL_STD
+from facekit.weights import Weights, load_stages, load_weights, model_record, of_its_task, save_weights
 from facekit.writing import write_atomically
 
 _log = logging.getLogger(__name__)
@@ -106,6 +106,7 @@ def train(
         raise ConfigError("joined: expected start, which the ensemble's first member begins with")
     ready = yield from _runs_before(config, data, folder, resume, device, processes)
     given = of_tasks(load_weights(ready.start), wanted) if ready.start else None
+    config = _with_crop_factor(config, given)
     fresh = not ready.start and "keypoints" in config.model.tasks
     aligned_by = None if fresh else load_stages(ready.start or "default")
     prepared = yield from processes.led(prepare(config, datasets, folder, on, resume, aligned_by))
@@ -190,6 +191,12 @@ def _with_labels(config: TrainConfig, datasets: Sequence[Dataset]) -> TrainConfi
 
 def _teaches(dataset: Dataset, task: Task) -> bool:
     return (dataset.points if task == "keypoints" else dataset.labels) is not None
+
+
+def _with_crop_factor(config: TrainConfig, given: Weights | None) -> TrainConfig:
+    """Give stage 1's crops the size that the weights to begin with know, unless the configuration does."""
+    known = BOX_FACTOR if given is None else given.header.get("crop_factor", BOX_FACTOR)
+    return replace(config, data=replace(config.data, crop_factor=config.data.crop_factor or known))
 
 
 def _network(config: TrainConfig, device: torch.device) -> SharedNetwork:

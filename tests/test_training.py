@@ -35,7 +35,7 @@ TINY = TrainConfig(
     model=ModelConfig(width=16, blocks=(1, 1, 1, 1)),
     fit=FitConfig(epochs=2, optimizer="adamw", learning_rate=1e-3, average=0.5),
     aligner=FitConfig(epochs=1, optimizer="adamw", learning_rate=1e-3),
-    data=DataConfig(held_out={"fer2013": 6, "points": 3}),
+    data=DataConfig(crop_factor=1.6, held_out={"fer2013": 6, "points": 3}),
     keypoints=KeypointConfig(batch_size=4),
     expression=ExpressionConfig(batch_size=8),
 )
@@ -344,8 +344,9 @@ def test_runs_that_a_configuration_names_come_first(fer2013, points, tmp_path, c
 
 @pytest.mark.parametrize("told", [False, True])
 def test_keypoints_alone_go_on_and_expressions_stay(fer2013, points, tmp_path, told):
-    run(TINY, [fer2013, points], tmp_path / "first")
+    run(replace(TINY, data=replace(TINY.data, crop_factor=1.3)), [fer2013, points], tmp_path / "first")
     second = replace(TINY, start=str(tmp_path / "first"), teach=("keypoints",) if told else ())
+    second = replace(second, data=replace(TINY.data, crop_factor=0))
     run(second, [fer2013, points] if told else [points], tmp_path / "second")
     first, second = (load_weights(tmp_path / name) for name in ("first", "second"))
     crops = torch.rand(4, 1, 96, 96, generator=torch.Generator().manual_seed(0))
@@ -355,7 +356,7 @@ def test_keypoints_alone_go_on_and_expressions_stay(fer2013, points, tmp_path, t
     assert all(torch.equal(before[head], after[head]) for head in before)
     assert not torch.allclose(*moved)
     assert second.network.config == first.network.config
-    for part in ("temperature", "frame"):
+    for part in ("temperature", "frame", "crop_factor"):
         assert second.header[part] == first.header[part]
     assert second.header["data"].keys() == first.header["data"].keys()
     assert (tmp_path / "second" / "weights.seen").read_bytes() == (
