@@ -216,6 +216,14 @@ class SharedNetwork(nn.Module):
         norms = [norm.norms[task] for norm in self._norms]
         return [parameter for part in (self.stems[task], *norms, *own) for parameter in part.parameters()]
 
+    @torch.no_grad()
+    def add_to_logits(self, head: str, bias: Tensor) -> None:
+        """Add to a head's logits (C,), in every member, so that their mean rises by as much."""
+        heads = [member.heads for member in self.members if isinstance(member, Member)]
+        for linear in (each[head] for each in (self.expression_heads, *heads)):
+            assert isinstance(linear, nn.Linear)
+            linear.bias.add_(bias)
+
     def features(self, crops: Tensor, task: Task, stages: int | None = None) -> list[Tensor]:
         """Give the maps of the trunk's stages, or of its first ones, for normalised crops (B, 1, S, S)."""
         for norm in self._norms:

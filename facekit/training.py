@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from facekit.backends.torch import choose_device
 from facekit.configuration import TrainConfig, names_run, read_config
@@ -367,6 +368,8 @@ def finish(
     for objective in objectives:
         figures |= objective.validate(network)
         if isinstance(objective, ExpressionObjective) and objective.held_out:
+            if isinstance(network, SharedNetwork):  # a baseline has no head for it
+                network.add_to_logits(DEFAULT_HEAD, fit_bias(objective, network))
             temperature = {head: fit_temperature(objective, network, head) for head in config.model.heads}
     settings = {
         f.name: getattr(config, f.name)
@@ -404,11 +407,46 @@ def _commit() -> str | None:
     return done.stdout.strip()
 
 
-def fit_temperature(objective: ExpressionObjective, network: nn.Module, head: str) -> float:
-    """Fit the temperature that makes held-out samples of all sets likeliest, each set weighing alike [1]_.
+def _speaking_for(objective: ExpressionObjective, head: str) -> list[ExpressionSamples]:
+    """Give the held-out samples that a head is calibrated on: those of the set of its name, or all."""
+    held_out = objective.held_out
+    return [held_out[head]] if head in held_out else list(held_out.values())
 
-    A head of one set's convention is fitted on that set; the FER+ head, whose held-out votes are soft, on
-    FER2013. A head for which nothing is held out keeps 1.
+
+def fit_bias(objective: ExpressionObjective, network: nn.Module) -> Tensor:
+    """Fit what the default head's logits (C,) lack for held-out samples to be likeliest [1]_.
+
+    Sets in which expressions are as frequent as someone made them teach the head frequencies that faces do
+    not have. A temperature is fitted too, and a normal prior keeps few samples from saying much.
+
+    References
+    ----------
+    .. [1] A. Alexandari et al., "Maximum Likelihood with Bias-Corrected Calibration is Hard-To-Beat at Label
+       Shift Adaptation", ICML 2020.
+    """
+    told = [objective.answers(network, samples) for samples in _speaking_for(objective, DEFAULT_HEAD)]
+    logits, labels = (torch.cat(parts) for parts in zip(*told, strict=True))
+    if not len(labels):
+        return logits.new_zeros(logits.shape[1])
+    scale = torch.ones((), device=logits.device, requires_grad=True)
+    bias = torch.zeros(logits.shape[1], device=logits.device, requires_grad=True)
+    optimizer = torch.optim.LBFGS([scale, bias], max_iter=100, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        unlikely = F.cross_entropy(logits * scale + bias, labels, reduction="sum") + bias.square().sum() / 2
+        (unlikely / len(labels)).backward()  # type: ignore[no-untyped-call]
+        return unlikely / len(labels)
+
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    return (bias / scale).detach()
+
+
+def fit_temperature(objective: ExpressionObjective, network: nn.Module, head: str) -> float:
+    """Fit the temperature that makes held-out samples likeliest [1]_.
+
+    A head of one set's convention is fitted on that set, the FER+ head, whose held-out votes are soft, on
+    FER2013. Without such a set all weigh alike. A head for which nothing is held out keeps 1.
 
     References
     ----------
@@ -418,7 +456,7 @@ def fit_temperature(objective: ExpressionObjective, network: nn.Module, head: st
     place = classes.index(head)
     start = sum(len(objective.heads[name]) for name in classes[:place])
     logits, targets, weights = [], [], []
-    for samples in objective.held_out.values():
+    for samples in _speaking_for(objective, head):
         weight = samples.weights[:, place]
         logits.append(objective.logits(network, samples, head))
         targets.append(samples.targets[:, start : start + len(objective.heads[head])])

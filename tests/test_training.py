@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,10 +24,10 @@ from facekit.data.reading import read_ahead
 from facekit.data.samples import Dataset
 from facekit.errors import ConfigError, DatasetError, ImageError
 from facekit.fitting import FitConfig
-from facekit.model import ModelConfig
+from facekit.model import ModelConfig, SharedNetwork
 from facekit.preparation import Prepared, prepare
 from facekit.schema import EXPRESSIONS, MEAN_FACE
-from facekit.training import train
+from facekit.training import fit_bias, train
 from facekit.weights import load_weights, seen_by
 
 CPU = torch.device("cpu")
@@ -202,6 +203,35 @@ def test_a_head_without_held_out_rows_keeps_its_temperature(fer2013, points, fac
     assert temperature["raf_db"] == 1.0
 
 
+def of_logits(logits: torch.Tensor, labels: torch.Tensor) -> SimpleNamespace:
+    """Stand in for an objective whose FER2013 rows a network answers so; other sets are all of one class."""
+    others = torch.zeros(50, 7), torch.zeros(50, dtype=torch.int64)
+    rows = {"fer2013": (logits, labels), "raf_db": others}
+    return SimpleNamespace(held_out={name: name for name in rows}, answers=lambda _, name: rows[name])
+
+
+def test_the_default_head_learns_how_frequent_expressions_are():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(4000, 7, generator=generator) * 2
+    lacking = torch.tensor([-1.0, -0.5, 0, 0.5, 1, 0, 0])
+    labels = torch.multinomial(((logits + lacking) / 1.3).softmax(1), 1, generator=generator)[:, 0]
+    bias = fit_bias(of_logits(logits, labels), torch.nn.Identity())
+    torch.testing.assert_close(bias - bias.mean(), lacking - lacking.mean(), atol=0.2, rtol=0)
+    few = fit_bias(of_logits(torch.zeros(3, 7), torch.tensor([0, 0, 1])), torch.nn.Identity())
+    assert few.abs().max() < 1.5
+
+
+def test_what_is_added_to_logits_is_added_to_their_mean():
+    torch.manual_seed(0)
+    network = SharedNetwork(replace(TINY.model, members=2)).eval()
+    crops, bias = torch.rand(2, 1, 48, 48), torch.arange(7.0)
+    with torch.inference_mode():
+        before = network.expression(crops)["fer2013"].mean(1)
+    network.add_to_logits("fer2013", bias)
+    with torch.inference_mode():
+        torch.testing.assert_close(network.expression(crops)["fer2013"].mean(1), before + bias)
+
+
 def test_folds_predict_every_row_once_by_a_network_that_did_not_see_it(fer2013, points, tmp_path):
     run(TINY, [fer2013, points], tmp_path / "folds", folds=2)
     stored = np.load(tmp_path / "folds" / "folds.npz")
@@ -265,6 +295,8 @@ def test_a_run_begins_with_given_weights(fer2013, points, tmp_path):
     first, second = (load_weights(tmp_path / name) for name in ("first", "second"))
     assert second.header["training"]["start"] == str(tmp_path / "first")
     for name, tensor in first.network.named_parameters():
+        if name == "expression_heads.fer2013.bias":
+            continue  # it is calibrated anew
         ways = [
             normalize(part.detach().flatten(), dim=0) for part in (tensor, second.network.get_parameter(name))
         ]
