@@ -123,9 +123,9 @@ class TrainConfig:
         Other weights of that network, or of it for one task, named as `start` is, and their shares in the
         mean of all that training begins with; the rest is the share of `start`.
     joined : tuple of str
-        Weights, named as `start` is, with whose trunk or last member, each with its heads, the ensemble's
-        members begin that come after those of `start`, in their order; further ones begin fresh. If `start`
-        has too many for that, its first ones are taken.
+        Weights, named as `start` is, with whose trunk, or last member if they have several, those members of
+        the ensemble begin that `start` lacks, in their order, each with its heads; members beyond these begin
+        fresh.
     teach : tuple of str
         The tasks that the run teaches, of those that the data have labels for; empty: all of them.
     model, fit, data, keypoints, expression

@@ -48,16 +48,13 @@ def go_on_with(given: Weights, config: TrainConfig) -> SharedNetwork:
     torch.manual_seed(config.fit.seed)
     network = SharedNetwork(model)
     sizes = {name: float(convolution.weight.detach().norm()) for name, convolution, _ in _normed(network)}
-    kept = given.network.config.members
-    if config.joined:
-        kept = min(kept, config.model.members - len(config.joined))
-    members, theirs = _members(network, config.joined, kept - 1), _without(given.network, kept - 1)
-    begin_with(network, members | theirs, config.start, _last_norm)
+    members = _members(network, config.joined, given.network.config.members - 1)
+    begin_with(network, members | given.network.state_dict(), config.start, _last_norm)
     if idle:
         network.requires_grad_(False)
         own = network.own_parameters(taught[0])
         if "expression" in taught:
-            own = list(network.members[kept - 1 :].parameters()) or own
+            own = list(network.members[given.network.config.members - 1 :].parameters()) or own
         for parameter in own:
             parameter.requires_grad_(True)
         return network
@@ -65,12 +62,6 @@ def go_on_with(given: Weights, config: TrainConfig) -> SharedNetwork:
     if config.averaged:
         network.load_state_dict(_mean(network, config.averaged, sizes))
     return network
-
-
-def _without(network: SharedNetwork, first: int) -> dict[str, Tensor]:
-    """Give a network's weights without the ensemble's members from `first` on."""
-    left_out = tuple(f"members.{place}." for place in range(first, network.config.members - 1))
-    return {name: part for name, part in network.state_dict().items() if not name.startswith(left_out)}
 
 
 def _members(network: SharedNetwork, joined: Sequence[str], first: int) -> dict[str, Tensor]:
