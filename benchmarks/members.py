@@ -1,16 +1,15 @@
 """Measure each member of an ensemble, and all together, on rows that training held out.
 
-    python benchmarks/members.py configs/shipped.toml --beside third
+    python benchmarks/members.py configs/third.toml --began 2
         --data fer2013.csv raf_db affectnet expw muxspace helen_train afw ytf
 
-The configuration's run lies in --runs, with the crops of pictures that need aligning, and there lies the run
-that --beside names. Differences are to that run's weights, row by row, with their standard errors.
+The configuration's run lies in --runs, with the crops of pictures that need aligning. Differences are to the
+members that the run began with, row by row, with their standard errors.
 """
 
 from __future__ import annotations
 
 import argparse
-from itertools import combinations
 from pathlib import Path
 
 from held_out import HeldOut
@@ -39,7 +38,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("config", type=Path)
     parser.add_argument("--data", nargs="+", required=True)
-    parser.add_argument("--beside", required=True, help="the run whose weights come first")
+    parser.add_argument("--began", type=int, default=1, help="members that the run began with")
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
@@ -47,17 +46,14 @@ def main() -> None:
     config = read_config(given.config).with_weights(lambda name: str(given.runs / Path(name).stem))
     trained = given.runs / given.config.stem
     held_out = HeldOut(config, given.data, trained)
-    beside = load_weights(given.runs / given.beside)
     network, every = load_weights(trained).network, tuple(range(config.model.members))
-    chosen = [some for count in range(len(every), 0, -1) for some in combinations(every, count)]
-    asked = [(beside.name, beside.network)]
-    asked += [(" and ".join(str(place + 1) for place in some), Some(network, some)) for some in chosen]
     figures = []
-    for name, some in asked:
-        told = held_out.figures(some)
+    for places in (every[: given.began], every, *((place,) for place in every)):
+        told = held_out.figures(Some(network, places))
+        name = " and ".join(str(place + 1) for place in places)
         figures.append({"name": config.name, "setting": {"members": name}, **told})
-        print(name, {name: round(one["change"], 4) for name, one in told["sets"].items()}, flush=True)
-    command = "python benchmarks/members.py CONFIG --beside RUN --data DATA ..."
+        print(name, {name: round(one["change"], 4) for name, one in told["sets"].items()})
+    command = "python benchmarks/members.py CONFIG --began N --data DATA ..."
     print(write_result("members", "cpu", command, run.body(config.name, figures), given.out))
 
 
