@@ -105,7 +105,8 @@ def lines(
 ) -> str:
     """Draw a line a series, with its name at its end; dashed ones, which nobody measured, are gray."""
     height = 420
-    x, y, parts = _axes([point for points in series.values() for point in points], axes, log, height)
+    beside = max(RIGHT, 9 + LETTER * max(map(len, series)))
+    x, y, parts = _axes([point for points in series.values() for point in points], axes, log, height, beside)
     colour, ends = -1, []
     for name, points in series.items():
         colour += not dashed(name)
@@ -165,9 +166,13 @@ def number(value: float) -> str:
 
 
 def _axes(
-    points: Sequence[Point], names: tuple[str, str], log: tuple[bool, bool], height: int
+    points: Sequence[Point],
+    names: tuple[str, str],
+    log: tuple[bool, bool],
+    height: int,
+    beside: float = RIGHT,
 ) -> tuple[Scale, Scale, list[str]]:
-    right, bottom = WIDTH - RIGHT, height - BOTTOM
+    right, bottom = WIDTH - beside, height - BOTTOM
     x = scale([a for a, _ in points], LEFT, right, log=log[0])
     y = scale([b for _, b in points], bottom, TOP, log=log[1])
     parts = []
