@@ -43,6 +43,9 @@ from facekit.schema import BOX_FACTOR, DEFAULT_HEAD, PIXEL_MEAN, PIXEL_STD
 from facekit.weights import Weights, load_stages, load_weights, model_record, of_its_task, save_weights
 from facekit.writing import write_atomically
 
+WIDEST = 1.2
+"""Largest logarithm of a temperature that is fitted, either way."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -417,7 +420,8 @@ def fit_bias(objective: ExpressionObjective, network: nn.Module) -> Tensor:
     """Fit what the default head's logits (C,) lack for held-out samples to be likeliest [1]_.
 
     Sets in which expressions are as frequent as someone made them teach the head frequencies that faces do
-    not have. A temperature is fitted too, and a normal prior keeps few samples from saying much.
+    not have. A temperature of `fit_temperature`'s range is fitted too, and a normal prior keeps few samples
+    from saying much.
 
     References
     ----------
@@ -428,18 +432,22 @@ def fit_bias(objective: ExpressionObjective, network: nn.Module) -> Tensor:
     logits, labels = (torch.cat(parts) for parts in zip(*told, strict=True))
     if not len(labels):
         return logits.new_zeros(logits.shape[1])
-    scale = torch.ones((), device=logits.device, requires_grad=True)
+    free = torch.zeros((), device=logits.device, requires_grad=True)
     bias = torch.zeros(logits.shape[1], device=logits.device, requires_grad=True)
-    optimizer = torch.optim.LBFGS([scale, bias], max_iter=100, line_search_fn="strong_wolfe")
+    optimizer = torch.optim.LBFGS([free, bias], max_iter=100, line_search_fn="strong_wolfe")
+
+    def temperature() -> Tensor:
+        return (WIDEST * free.tanh()).exp()
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        unlikely = F.cross_entropy(logits * scale + bias, labels, reduction="sum") + bias.square().sum() / 2
+        told = logits / temperature() + bias
+        unlikely = F.cross_entropy(told, labels, reduction="sum") + bias.square().sum() / 2
         (unlikely / len(labels)).backward()  # type: ignore[no-untyped-call]
         return unlikely / len(labels)
 
     optimizer.step(loss)  # type: ignore[no-untyped-call]
-    return (bias / scale).detach()
+    return (bias * temperature()).detach()
 
 
 def fit_temperature(objective: ExpressionObjective, network: nn.Module, head: str) -> float:
@@ -464,6 +472,6 @@ def fit_temperature(objective: ExpressionObjective, network: nn.Module, head: st
     z, y, w = torch.cat(logits), torch.cat(targets), torch.cat(weights)
     if not w.any():
         return 1.0
-    grid = torch.linspace(-1.2, 1.2, 241).exp()
+    grid = torch.linspace(-WIDEST, WIDEST, 241).exp()
     losses = [float(-(w * (y * (z / t).log_softmax(1)).sum(1)).sum()) for t in grid.tolist()]
     return round(float(grid[int(np.argmin(losses))]), 3)

@@ -217,6 +217,8 @@ def test_the_default_head_learns_how_frequent_expressions_are():
     labels = torch.multinomial(((logits + lacking) / 1.3).softmax(1), 1, generator=generator)[:, 0]
     bias = fit_bias(of_logits(logits, labels), torch.nn.Identity())
     torch.testing.assert_close(bias - bias.mean(), lacking - lacking.mean(), atol=0.2, rtol=0)
+    wrong = fit_bias(of_logits(-logits, labels), torch.nn.Identity())
+    assert wrong.abs().max() < 3
     few = fit_bias(of_logits(torch.zeros(3, 7), torch.tensor([0, 0, 1])), torch.nn.Identity())
     assert few.abs().max() < 1.5
 
