@@ -108,7 +108,7 @@ def _spoiled(points: NDArray[np.float32], kind: str, random: np.random.Generator
 
 def forward_seconds(analyzer: FaceAnalyzer, pictures: list[NDArray[np.uint8]]) -> float:
     """Time the bare passes of both stages over pictures in FER2013's frame."""
-    framing = WholePicture.face_from_box.scaled(analyzer.backend.header["crop_factor"])
+    framing = WholePicture.face_from_box.crop(analyzer.backend.header["crop_factor"])
     start = time.perf_counter()
     for first in range(0, len(pictures), FORWARD_BATCH):
         part = pictures[first : first + FORWARD_BATCH]

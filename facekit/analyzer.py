@@ -111,7 +111,7 @@ class FaceAnalyzer:
     @property
     def crop_from_box(self) -> BoxFraming:
         """From the detector's boxes to stage 1's crops."""
-        return self.detector.face_from_box.scaled(self.backend.header["crop_factor"])
+        return self.detector.face_from_box.crop(self.backend.header["crop_factor"])
 
     @property
     def identity(self) -> dict[str, Any]:

@@ -167,7 +167,7 @@ def _card(stored: StoredWeights, detector: StoredWeights | None) -> dict[str, An
         "mirror_permutation": MIRROR_PERMUTATION,
         "frame_points": [KEYPOINTS[place] for place in ALIGNED_POINTS],
         "crop_from_box": {
-            kind.name: asdict(kind.face_from_box.scaled(header["crop_factor"]))
+            kind.name: asdict(kind.face_from_box.crop(header["crop_factor"]))
             for kind in (FacekitDetector, HaarDetector, YuNetDetector, WholePicture)
         },
         "steps": STEPS,

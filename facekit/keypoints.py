@@ -16,7 +16,7 @@ from facekit.schema import CROP_SIZE, KEYPOINTS
 EYES = KEYPOINTS.index("right_eye_center"), KEYPOINTS.index("left_eye_center")
 """The line between them is level in an upright face."""
 
-TILTED, ASIDE, MISSIZED = math.radians(15), 0.1, 1.15
+TILTED, ASIDE, MISSIZED = math.radians(15), 0.1, 1.2
 """Faces are looked at again, upright and in the middle, that lean further in their crop, lie further off its
 middle to a side, up or down, in units of its side, or are larger or smaller in it by a larger factor: later
 crops of training are varied by little more."""

@@ -243,7 +243,7 @@ class Predictor:
         marked = metrics.detected(labelled)
         if self.boxes == "labels":
             factor = self.analyzer.backend.header["crop_factor"]
-            unmarked = crop_boxes(_wholes(images), WholePicture.face_from_box.scaled(factor))
+            unmarked = crop_boxes(_wholes(images), WholePicture.face_from_box.crop(factor))
             crops = np.where(marked[:, None], labelled, unmarked)
             # As the detector would draw them, so that they lead to the same crops when they are read back.
             return crop_boxes(crops, _inverse(framing)), np.ones(len(images), np.float32), crops

@@ -296,7 +296,7 @@ class PictureAligner:
         if len(pictures):
             first = np.stack([detections[place].boxes[0] for place in pictures])
             factor = self.backend.header["crop_factor"]
-            boxes = crop_boxes(first, self.detector.face_from_box.scaled(factor))
+            boxes = crop_boxes(first, self.detector.face_from_box.crop(factor))
             seen, _ = find_keypoints(self.backend, grays, pictures, boxes)
             boxes = geometry.square(label_boxes(seen), factor)
             points[pictures], _ = find_keypoints(self.backend, grays, pictures, boxes)

@@ -73,7 +73,7 @@ def _faces(
         if dataset.points is not None:
             box = square(label_boxes(dataset.points[[place]]), analyzer.backend.header["crop_factor"])
         else:
-            framing = detector.face_from_box.scaled(analyzer.backend.header["crop_factor"])
+            framing = detector.face_from_box.crop(analyzer.backend.header["crop_factor"])
             box = crop_boxes(detector([picture])[0].boxes[:1], framing)
         if len(box) and (box[:, 2] - box[:, 0] >= 2).all():  # NaN, of too few points, fails too
             yield to_gray(picture), box
