@@ -109,7 +109,7 @@ def accuracy(weights: str, data: Path, fer2013: Path, folders: Mapping[str, str]
 def pixels_to_scores(backend: Backend, grays: list[np.ndarray]) -> np.ndarray:
     """Give the probabilities (N, 7) of FER2013's own pixels."""
     whole = np.array([[0.0, 0.0, 48.0, 48.0]] * len(grays))
-    return find_expressions(backend, grays, np.arange(len(grays)), geometry.crop(whole, 48), "fer2013")
+    return find_expressions(backend, grays, np.arange(len(grays)), geometry.crop(whole, 48)[None], "fer2013")
 
 
 def speed(weights: str, folders: Mapping[str, str]) -> list[Figure]:

@@ -1,4 +1,4 @@
-"""Between the stages: the matrix that brings a face, by its keypoints, to FER2013's frame."""
+"""Between the stages: the matrices that bring a face, by its keypoints, to FER2013's frame."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from facekit import geometry
-from facekit.schema import ALIGNED_POINTS
+from facekit.schema import ALIGNED_POINTS, ALIGNED_SIZE
 
 
 def align(points_image: NDArray[np.float32], frame: ArrayLike) -> NDArray[np.float64]:
@@ -26,3 +26,24 @@ def align(points_image: NDArray[np.float32], frame: ArrayLike) -> NDArray[np.flo
     # Fitted in the frame and then inverted, so that errors are weighed alike for small faces and large ones.
     target = np.broadcast_to(np.asarray(frame, np.float64), seen.shape)
     return np.asarray(geometry.invert(geometry.similarity(seen, target)))
+
+
+def crops_of_framed(
+    image_from_aligned: NDArray[np.float64], framed: NDArray[np.float32]
+) -> NDArray[np.float64]:
+    """Give the two crops in which stage 2 sees a face that comes framed as FER2013's are.
+
+    One is the face as it is framed, the other lies half way from there to the aligned one: where points
+    mislead, as in profiles, half of the error is left.
+
+    Parameters
+    ----------
+    image_from_aligned : (N, 2, 3) float64
+    framed : (N, 4) float32, squares, image edges
+
+    Returns
+    -------
+    (2, N, 2, 3) float64, image_from_crop
+    """
+    image_from_framed = geometry.crop(framed.astype(np.float64), ALIGNED_SIZE)
+    return np.stack([image_from_framed, (image_from_framed + image_from_aligned) / 2])

@@ -13,7 +13,7 @@ from typing import Any, Literal, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from facekit.alignment import align
+from facekit.alignment import align, crops_of_framed
 from facekit.backends import Backend, choose_backend, make_backend
 from facekit.detection import BoxFraming, Detections, crop_boxes, make_detector
 from facekit.errors import ConfigError, ImageError
@@ -35,12 +35,14 @@ class FaceArrays:
     points_image : (N, 15, 2) float32, image pixels, centres at integers
     sigma : (N, 15) float32, expected errors, image pixels
     image_from_aligned : (N, 2, 3) float64
+    image_from_crops : (L, N, 2, 3) float64, what stage 2 saw: the aligned face, or two crops of a framed one
     scores : (N, C) float32, calibrated probabilities
     """
 
     points_image: NDArray[np.float32]
     sigma: NDArray[np.float32]
     image_from_aligned: NDArray[np.float64]
+    image_from_crops: NDArray[np.float64]
     scores: NDArray[np.float32]
 
 
@@ -201,6 +203,7 @@ class FaceAnalyzer:
         picture_of_face: NDArray[np.int64],
         crop_boxes: NDArray[np.float32],
         *,
+        framed: NDArray[np.float32] | None = None,
         head: str = DEFAULT_HEAD,
         tta: bool = False,
     ) -> FaceArrays:
@@ -211,16 +214,28 @@ class FaceAnalyzer:
         grays : sequence of (H, W) uint8
         picture_of_face : (N,) int, which picture each face is in
         crop_boxes : (N, 4) float32, square, image edges: stage 1's crops
+        framed : (N, 4) float32, optional
+            Squares, image edges, that frame the faces as FER2013's pictures do; see
+            alignment.crops_of_framed.
         head : str
             Expression head.
         tta : bool
             Give the mean over the pictures and their mirrors.
         """
         points, sigma = find_keypoints(self.backend, grays, picture_of_face, crop_boxes)
-        image_from_aligned = align(points, self.backend.header["frame"])
-        scores = find_expressions(self.backend, grays, picture_of_face, image_from_aligned, head)
-        faces = FaceArrays(points, sigma, image_from_aligned, scores)
-        return self._mean_with_mirror(faces, grays, picture_of_face, crop_boxes, head) if tta else faces
+        aligned, crops = self._align(points, framed)
+        scores = find_expressions(self.backend, grays, picture_of_face, crops, head)
+        faces = FaceArrays(points, sigma, aligned, crops, scores)
+        if not tta:
+            return faces
+        return self._mean_with_mirror(faces, grays, picture_of_face, crop_boxes, framed, head)
+
+    def _align(
+        self, points: NDArray[np.float32], framed: NDArray[np.float32] | None
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Give image_from_aligned (N, 2, 3) and stage 2's image_from_crops (L, N, 2, 3)."""
+        aligned = align(points, self.backend.header["frame"])
+        return aligned, aligned[None] if framed is None else crops_of_framed(aligned, framed)
 
     def _mean_with_mirror(
         self,
@@ -228,18 +243,20 @@ class FaceAnalyzer:
         grays: Sequence[NDArray[np.uint8]],
         picture_of_face: NDArray[np.int64],
         crop_boxes: NDArray[np.float32],
+        framed: NDArray[np.float32] | None,
         head: str,
     ) -> FaceArrays:
         widths = np.array([grays[picture].shape[1] for picture in picture_of_face], np.float32)
         reflected = [np.ascontiguousarray(mirror_image(gray)) for gray in grays]
         boxes = mirror_boxes(crop_boxes, widths)
-        other = self.describe(reflected, picture_of_face, boxes, head=head)
+        framed_there = None if framed is None else mirror_boxes(framed, widths)
+        other = self.describe(reflected, picture_of_face, boxes, framed=framed_there, head=head)
         back = mirror_points(other.points_image, widths[:, None])
         points = np.asarray((faces.points_image + back) / 2, np.float32)
         return FaceArrays(
             points,
             (faces.sigma + mirror_per_point(other.sigma)) / 2,
-            align(points, self.backend.header["frame"]),
+            *self._align(points, framed),
             np.asarray((faces.scores + other.scores) / 2, np.float32),
         )
 

@@ -187,9 +187,7 @@ def evaluate(
     """
     chosen = choose_samples(dataset, format, split, limit, seed, strict)
     analyzer = analyzer or FaceAnalyzer(device, detector, weights=weights, backend="torch")
-    predictor = Predictor(
-        analyzer, boxes or default_boxes(chosen), head or DEFAULT_HEAD, tta, both=chosen.points is not None
-    )
+    predictor = Predictor(analyzer, boxes or default_boxes(chosen), head or DEFAULT_HEAD, tta)
     _check_tasks(chosen, predictor)
     predictions = Predictions.empty(len(chosen))
     predictor.fill(predictions, chosen, strict=strict, progress=progress)

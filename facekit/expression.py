@@ -15,7 +15,7 @@ def find_expressions(
     backend: Backend,
     grays: Sequence[NDArray[np.uint8]],
     picture_of_face: NDArray[np.int64],
-    image_from_aligned: NDArray[np.float64],
+    image_from_crops: NDArray[np.float64],
     head: str,
 ) -> NDArray[np.float32]:
     """Name the expressions of faces.
@@ -25,7 +25,8 @@ def find_expressions(
     backend : Backend
     grays : sequence of (H, W) uint8
     picture_of_face : (N,) int, which picture each face is in
-    image_from_aligned : (N, 2, 3) float64
+    image_from_crops : (L, N, 2, 3) float64
+        Of each face's L crops, whose answers are averaged.
     head : str
         One of the network's expression heads.
 
@@ -33,8 +34,12 @@ def find_expressions(
     -------
     (N, C) float32, calibrated probabilities, rows sum to 1
     """
-    crops = backend.warp(grays, picture_of_face, image_from_aligned, ALIGNED_SIZE)
-    return calibrated(backend.expression(crops, head), backend.header["temperature"][head])
+    temperature = backend.header["temperature"][head]
+    told = []
+    for image_from_crop in image_from_crops:
+        crops = backend.warp(grays, picture_of_face, image_from_crop, ALIGNED_SIZE)
+        told.append(calibrated(backend.expression(crops, head), temperature))
+    return np.asarray(np.mean(told, 0), np.float32)
 
 
 def calibrated(logits: NDArray[np.float32], temperature: float) -> NDArray[np.float32]:

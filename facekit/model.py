@@ -217,12 +217,13 @@ class SharedNetwork(nn.Module):
         return [parameter for part in (self.stems[task], *norms, *own) for parameter in part.parameters()]
 
     @torch.no_grad()
-    def add_to_logits(self, head: str, bias: Tensor) -> None:
-        """Add to a head's logits (C,), in every member, so that their mean rises by as much."""
+    def map_logits(self, head: str, matrix: Tensor, bias: Tensor) -> None:
+        """Map a head's logits (C,) by a matrix (C, C) and a bias (C,), in every member, so their mean too."""
         heads = [member.heads for member in self.members if isinstance(member, Member)]
         for linear in (each[head] for each in (self.expression_heads, *heads)):
             assert isinstance(linear, nn.Linear)
-            linear.bias.add_(bias)
+            linear.weight.copy_(matrix @ linear.weight)
+            linear.bias.copy_(matrix @ linear.bias + bias)
 
     def features(self, crops: Tensor, task: Task, stages: int | None = None) -> list[Tensor]:
         """Give the maps of the trunk's stages, or of its first ones, for normalised crops (B, 1, S, S)."""

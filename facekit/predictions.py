@@ -19,7 +19,6 @@ from facekit.detection import BoxFraming, WholePicture, crop_boxes
 from facekit.errors import ConfigError, DatasetError, ImageError
 from facekit.expression import find_expressions
 from facekit.images import to_gray
-from facekit.keypoints import find_keypoints
 from facekit.mirror import mirroring_matrix
 from facekit.schema import ALIGNED_SIZE, DEFAULT_HEAD, EXPRESSIONS, KEYPOINTS
 
@@ -107,8 +106,6 @@ class Predictor:
         Expression head; ConfigError if the weights have none of that name.
     tta : bool
         Mean over the picture and its mirror.
-    both : bool
-        Also place keypoints where the expression does not need them: in FER2013's own frame.
     second : str or None
         Another expression head to ask.
     """
@@ -117,7 +114,6 @@ class Predictor:
     boxes: Boxes
     head: str = DEFAULT_HEAD
     tta: bool = False
-    both: bool = True
     second: str | None = None
 
     def __post_init__(self) -> None:
@@ -220,18 +216,16 @@ class Predictor:
         found.hashes[:] = [int.from_bytes(content_hash(gray), "big") for gray in grays]
         found.boxes[:], found.box_scores[:], crops = self._faces(dataset, places, images)
         faces = np.flatnonzero(metrics.detected(crops))
-        if dataset.fer2013_frame and self.boxes == "labels":
-            image_from_aligned = geometry.crop(_wholes(grays).astype(np.float64), ALIGNED_SIZE)
-            found.scores[:] = self._expressions(grays, faces, image_from_aligned, self.head)
-            if self.both:
-                found.points[:], found.sigma[:] = find_keypoints(self.analyzer.backend, grays, faces, crops)
-        elif len(faces):
-            arrays = self.analyzer.describe(grays, faces, crops[faces], head=self.head, tta=self.tta)
-            image_from_aligned = arrays.image_from_aligned
-            found.points[faces], found.sigma[faces] = arrays.points_image, arrays.sigma
-            found.scores[faces] = self._named(arrays.scores, self.head)
-        if self.second and len(faces):
-            found.second[faces] = self._expressions(grays, faces, image_from_aligned, self.second)
+        if not len(faces):
+            return found
+        framed = _wholes(grays) if dataset.fer2013_frame and self.boxes == "labels" else None
+        arrays = self.analyzer.describe(
+            grays, faces, crops[faces], framed=framed, head=self.head, tta=self.tta
+        )
+        found.points[faces], found.sigma[faces] = arrays.points_image, arrays.sigma
+        found.scores[faces] = self._named(arrays.scores, self.head)
+        if self.second:
+            found.second[faces] = self._second(grays, faces, arrays.image_from_crops)
         return found
 
     def _faces(
@@ -273,21 +267,16 @@ class Predictor:
         crops[~(crops[:, 2] - crops[:, 0] >= 2)] = np.nan
         return np.asarray(crops, np.float32)
 
-    def _expressions(
-        self,
-        grays: Sequence[Image],
-        faces: NDArray[np.int64],
-        image_from_aligned: NDArray[np.float64],
-        head: str,
+    def _second(
+        self, grays: Sequence[Image], faces: NDArray[np.int64], image_from_crops: NDArray[np.float64]
     ) -> NDArray[np.float32]:
-        """Give a head's probabilities (N, 7) of faces whose place is known."""
-        backend = self.analyzer.backend
-        scores = find_expressions(backend, grays, faces, image_from_aligned, head)
+        """Give the second head's probabilities (N, 7) of faces whose crops are known."""
+        assert self.second is not None
         if self.tta:
-            mirrored = geometry.compose(image_from_aligned, np.array(mirroring_matrix(ALIGNED_SIZE)))
-            other = find_expressions(backend, grays, faces, mirrored, head)
-            scores = np.asarray((scores + other) / 2, np.float32)
-        return self._named(scores, head)
+            mirrored = geometry.compose(image_from_crops, np.array(mirroring_matrix(ALIGNED_SIZE)))
+            image_from_crops = np.concatenate([image_from_crops, mirrored])
+        scores = find_expressions(self.analyzer.backend, grays, faces, image_from_crops, self.second)
+        return self._named(scores, self.second)
 
     def _named(self, scores: NDArray[np.float32], head: str) -> NDArray[np.float32]:
         """Give the probabilities (N, 7) of schema.EXPRESSIONS among those (N, C) of a head's classes."""

@@ -46,6 +46,9 @@ from facekit.writing import write_atomically
 WIDEST = 1.2
 """Largest logarithm of a temperature that is fitted, either way."""
 
+SPREAD = 0.025
+"""Standard deviation of the normal prior of what `fit_scaling` adds to the identity."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -372,7 +375,7 @@ def finish(
         figures |= objective.validate(network)
         if isinstance(objective, ExpressionObjective) and objective.held_out:
             if isinstance(network, SharedNetwork):  # a baseline has no head for it
-                network.add_to_logits(DEFAULT_HEAD, fit_bias(objective, network))
+                network.map_logits(DEFAULT_HEAD, *fit_scaling(objective, network))
             temperature = {head: fit_temperature(objective, network, head) for head in config.model.heads}
     settings = {
         f.name: getattr(config, f.name)
@@ -416,38 +419,48 @@ def _speaking_for(objective: ExpressionObjective, head: str) -> list[ExpressionS
     return [held_out[head]] if head in held_out else list(held_out.values())
 
 
-def fit_bias(objective: ExpressionObjective, network: nn.Module) -> Tensor:
-    """Fit what the default head's logits (C,) lack for held-out samples to be likeliest [1]_.
+def fit_scaling(objective: ExpressionObjective, network: nn.Module) -> tuple[Tensor, Tensor]:
+    """Fit the matrix and bias that make held-out samples likeliest by the default head's logits [1]_.
 
-    Sets in which expressions are as frequent as someone made them teach the head frequencies that faces do
-    not have. A temperature of `fit_temperature`'s range is fitted too, and a normal prior keeps few samples
-    from saying much.
+    Training rows, which a network knows better than others, teach it too much of what tells one expression
+    from another, and sets in which expressions are as frequent as someone made them frequencies that faces
+    do not have. A temperature of `fit_temperature`'s range is fitted too; normal priors keep the matrix near
+    the identity [2]_ and few samples from saying much.
+
+    Returns
+    -------
+    matrix : (C, C)
+    bias : (C,)
 
     References
     ----------
-    .. [1] A. Alexandari et al., "Maximum Likelihood with Bias-Corrected Calibration is Hard-To-Beat at Label
-       Shift Adaptation", ICML 2020.
+    .. [1] C. Guo et al., "On Calibration of Modern Neural Networks", ICML 2017 (matrix scaling).
+    .. [2] M. Kull et al., "Beyond temperature scaling: Obtaining well-calibrated multi-class probabilities
+       with Dirichlet calibration", NeurIPS 2019.
     """
     told = [objective.answers(network, samples) for samples in _speaking_for(objective, DEFAULT_HEAD)]
     logits, labels = (torch.cat(parts) for parts in zip(*told, strict=True))
+    identity = torch.eye(logits.shape[1], device=logits.device)
     if not len(labels):
-        return logits.new_zeros(logits.shape[1])
-    free = torch.zeros((), device=logits.device, requires_grad=True)
-    bias = torch.zeros(logits.shape[1], device=logits.device, requires_grad=True)
-    optimizer = torch.optim.LBFGS([free, bias], max_iter=100, line_search_fn="strong_wolfe")
+        return identity, identity.new_zeros(len(identity))
+    free = identity.new_zeros(()).requires_grad_()
+    matrix = torch.zeros_like(identity, requires_grad=True)
+    bias = identity.new_zeros(len(identity)).requires_grad_()
+    optimizer = torch.optim.LBFGS([free, matrix, bias], max_iter=200, line_search_fn="strong_wolfe")
 
     def temperature() -> Tensor:
         return (WIDEST * free.tanh()).exp()
 
     def loss() -> Tensor:
         optimizer.zero_grad()
-        told = logits / temperature() + bias
-        unlikely = F.cross_entropy(told, labels, reduction="sum") + bias.square().sum() / 2
+        told = logits @ (identity + matrix).T / temperature() + bias
+        prior = ((matrix / SPREAD).square().sum() + bias.square().sum()) / 2
+        unlikely = F.cross_entropy(told, labels, reduction="sum") + prior
         (unlikely / len(labels)).backward()  # type: ignore[no-untyped-call]
         return unlikely / len(labels)
 
     optimizer.step(loss)  # type: ignore[no-untyped-call]
-    return (bias * temperature()).detach()
+    return (identity + matrix).detach(), (bias * temperature()).detach()
 
 
 def fit_temperature(objective: ExpressionObjective, network: nn.Module, head: str) -> float:

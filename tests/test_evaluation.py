@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from facekit import evaluation, predictions
+from facekit.alignment import align
 from facekit.analyzer import FaceAnalyzer
 from facekit.data import reading
 from facekit.data.catalog import load_dataset
@@ -58,17 +59,25 @@ def test_figures_are_those_of_the_predictions_of_the_analyzer(tmp_path, analyzer
         assert row["nose_tip_x"] == pytest.approx(face.keypoints["nose_tip"][0], abs=0.05)
 
 
-def test_fer2013_pixels_reach_stage_2_as_they_are(analyzer):
+@pytest.mark.parametrize("tta", [False, True])
+def test_fer2013_faces_are_seen_as_they_are_and_half_way_to_their_frame(analyzer, tta):
     dataset = made.expression_set(
         ["happy", "sad"], fer2013_frame=True, load=lambda place: made.picture(place, 48)
     )
-    found = evaluate(dataset, analyzer=analyzer).predictions.scores
-    crops = analyzer.backend.warp(
-        [made.picture(k, 48) for k in (0, 1)], np.arange(2), np.tile(np.eye(2, 3), (2, 1, 1)), 48
-    )
-    np.testing.assert_array_equal(np.asarray(crops[0, 0]) * 255, made.picture(0, 48))
-    logits = analyzer.backend.expression(crops, "fer2013") / 0.2
-    np.testing.assert_allclose(found, np.exp(logits) / np.exp(logits).sum(1, keepdims=True), atol=1e-6)
+    found = evaluate(dataset, analyzer=analyzer, tta=tta).predictions
+    grays = [made.picture(k, 48) for k in (0, 1)]
+    as_they_are = np.tile(np.eye(2, 3), (2, 1, 1))
+    halves = (as_they_are + align(found.points, analyzer.backend.header["frame"])) / 2
+    told = []
+    for image_from_crop in (as_they_are, halves):
+        crops = analyzer.backend.warp(grays, np.arange(2), image_from_crop, 48)
+        for seen in (crops, np.ascontiguousarray(crops[..., ::-1])) if tta else (crops,):
+            logits = analyzer.backend.expression(seen, "fer2013") / 0.2
+            told.append(np.exp(logits) / np.exp(logits).sum(1, keepdims=True))
+        if image_from_crop is as_they_are:
+            np.testing.assert_array_equal(np.asarray(crops[:, 0]) * 255, np.stack(grays))
+    np.testing.assert_allclose(found.scores, np.mean(told, 0), atol=1e-4)
+    assert np.abs(told[0] - told[-1]).max() > 1e-3
 
 
 def test_batches_and_reading_ahead_change_nothing(analyzer, monkeypatch):

@@ -27,7 +27,7 @@ from facekit.fitting import FitConfig
 from facekit.model import ModelConfig, SharedNetwork
 from facekit.preparation import Prepared, prepare
 from facekit.schema import EXPRESSIONS, MEAN_FACE
-from facekit.training import fit_bias, train
+from facekit.training import fit_scaling, train
 from facekit.weights import load_weights, seen_by
 
 CPU = torch.device("cpu")
@@ -215,23 +215,37 @@ def test_the_default_head_learns_how_frequent_expressions_are():
     logits = torch.randn(4000, 7, generator=generator) * 2
     lacking = torch.tensor([-1.0, -0.5, 0, 0.5, 1, 0, 0])
     labels = torch.multinomial(((logits + lacking) / 1.3).softmax(1), 1, generator=generator)[:, 0]
-    bias = fit_bias(of_logits(logits, labels), torch.nn.Identity())
+    matrix, bias = fit_scaling(of_logits(logits, labels), torch.nn.Identity())
     torch.testing.assert_close(bias - bias.mean(), lacking - lacking.mean(), atol=0.2, rtol=0)
-    wrong = fit_bias(of_logits(-logits, labels), torch.nn.Identity())
+    assert (matrix - torch.eye(7)).abs().max() < 0.1
+    _, wrong = fit_scaling(of_logits(-logits, labels), torch.nn.Identity())
     assert wrong.abs().max() < 3
-    few = fit_bias(of_logits(torch.zeros(3, 7), torch.tensor([0, 0, 1])), torch.nn.Identity())
+    _, few = fit_scaling(of_logits(torch.zeros(3, 7), torch.tensor([0, 0, 1])), torch.nn.Identity())
     assert few.abs().max() < 1.5
 
 
-def test_what_is_added_to_logits_is_added_to_their_mean():
+def test_the_default_head_learns_which_expressions_are_taken_for_one_another():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(20000, 7, generator=generator) * 2
+    mixed = torch.eye(7)
+    mixed[2, 4], mixed[0, 0] = 0.15, 0.85
+    labels = torch.multinomial((logits @ mixed.T).softmax(1), 1, generator=generator)[:, 0]
+    matrix, _ = fit_scaling(of_logits(logits, labels), torch.nn.Identity())
+    unlike = matrix - torch.eye(7)
+    assert unlike[2, 4] > 0.08 > 3 * unlike[4, 2].abs()
+    assert unlike[0, 0] - unlike.diag()[1:].mean() < -0.08
+
+
+def test_what_maps_logits_maps_their_mean():
     torch.manual_seed(0)
     network = SharedNetwork(replace(TINY.model, members=2)).eval()
-    crops, bias = torch.rand(2, 1, 48, 48), torch.arange(7.0)
+    crops, matrix, bias = torch.rand(2, 1, 48, 48), torch.rand(7, 7), torch.arange(7.0)
     with torch.inference_mode():
         before = network.expression(crops)["fer2013"].mean(1)
-    network.add_to_logits("fer2013", bias)
+    network.map_logits("fer2013", matrix, bias)
     with torch.inference_mode():
-        torch.testing.assert_close(network.expression(crops)["fer2013"].mean(1), before + bias)
+        after = network.expression(crops)["fer2013"].mean(1)
+    torch.testing.assert_close(after, before @ matrix.T + bias)
 
 
 def test_folds_predict_every_row_once_by_a_network_that_did_not_see_it(fer2013, points, tmp_path):

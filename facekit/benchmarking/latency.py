@@ -56,7 +56,7 @@ def parts(analyzer: FaceAnalyzer, picture: NDArray[np.uint8]) -> dict[str, Calla
     crops = crop_boxes(found.boxes[:1], analyzer.crop_from_box)
     points, _ = find_keypoints(analyzer.backend, grays, first, crops)
     frame = analyzer.backend.header["frame"]
-    matrices = align(points, frame)
+    matrices = align(points, frame)[None]
     return {
         "load": lambda: read_image(encoded),
         "detect": lambda: analyzer.detector([picture]),
