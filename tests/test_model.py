@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from facekit.model import TASKS, Branch, ModelConfig, SharedNetwork
+from facekit import model
+from facekit.model import TASKS, Branch, ModelConfig, SharedNetwork, multiplies_bfloat16
 from facekit.schema import EXPRESSIONS, FERPLUS, INPUT_SIZE
 
 
@@ -90,3 +91,19 @@ class _Constant(torch.nn.Module):
 
     def forward(self, _: torch.Tensor) -> torch.Tensor:
         return self.value
+
+
+@pytest.mark.parametrize(
+    ("amx", "vectors", "vendor", "expected"),
+    [
+        (True, True, "GenuineIntel", True),
+        (False, True, "GenuineIntel", False),
+        (False, True, "AuthenticAMD", True),
+        (False, False, "AuthenticAMD", False),
+    ],
+)
+def test_bfloat16_is_taken_where_it_is_faster(monkeypatch, amx, vectors, vendor, expected):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: vectors)
+    monkeypatch.setattr(model, "_processor", lambda: f"vendor_id : {vendor}")
+    assert multiplies_bfloat16(torch.device("cpu")) is expected
