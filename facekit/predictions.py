@@ -218,7 +218,7 @@ class Predictor:
         faces = np.flatnonzero(metrics.detected(crops))
         if not len(faces):
             return found
-        framed = _wholes(grays) if dataset.fer2013_frame and self.boxes == "labels" else None
+        framed = _wholes(grays)[faces] if dataset.fer2013_frame and self.boxes == "labels" else None
         arrays = self.analyzer.describe(
             grays, faces, crops[faces], framed=framed, head=self.head, tta=self.tta
         )
