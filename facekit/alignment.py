@@ -31,19 +31,20 @@ def align(points_image: NDArray[np.float32], frame: ArrayLike) -> NDArray[np.flo
 def crops_of_framed(
     image_from_aligned: NDArray[np.float64], framed: NDArray[np.float32]
 ) -> NDArray[np.float64]:
-    """Give the two crops in which stage 2 sees a face that comes framed as FER2013's are.
+    """Give the two crops in which stage 2 sees faces that come framed as FER2013's are.
 
     One is the face as it is framed, the other lies half way from there to the aligned one: where points
-    mislead, as in profiles, half of the error is left.
+    mislead, as in profiles, half of the error is left. Of other faces among them both are the aligned one.
 
     Parameters
     ----------
     image_from_aligned : (N, 2, 3) float64
-    framed : (N, 4) float32, squares, image edges
+    framed : (N, 4) float32, squares, image edges; NaN for faces that do not come framed
 
     Returns
     -------
     (2, N, 2, 3) float64, image_from_crop
     """
     image_from_framed = geometry.crop(framed.astype(np.float64), ALIGNED_SIZE)
-    return np.stack([image_from_framed, (image_from_framed + image_from_aligned) / 2])
+    given = np.where(np.isnan(image_from_framed), image_from_aligned, image_from_framed)
+    return np.stack([given, (given + image_from_aligned) / 2])

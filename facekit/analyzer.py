@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from facekit.alignment import align, crops_of_framed
 from facekit.backends import Backend, choose_backend, make_backend
-from facekit.detection import BoxFraming, Detections, crop_boxes, make_detector
+from facekit.detection import BoxFraming, Detections, WholePicture, crop_boxes, make_detector
 from facekit.errors import ConfigError, ImageError
 from facekit.expression import find_expressions
 from facekit.identity import model_files
@@ -23,7 +23,7 @@ from facekit.images import MAX_PIXELS, as_inputs, read_image, to_gray
 from facekit.keypoints import find_keypoints
 from facekit.mirror import mirror_boxes, mirror_image, mirror_per_point, mirror_points
 from facekit.results import Expression, Face, Faces, Keypoints
-from facekit.schema import DEFAULT_HEAD
+from facekit.schema import ALIGNED_SIZE, DEFAULT_HEAD
 
 
 @dataclass(frozen=True)
@@ -194,8 +194,15 @@ class FaceAnalyzer:
         picture_of_face = np.repeat(np.arange(len(images)), [len(found.boxes) for found in detections])
         boxes = np.concatenate([found.boxes for found in detections] or [np.empty((0, 4), np.float32)])
         crops = crop_boxes(boxes, self.crop_from_box)
-        faces = self.describe([to_gray(image) for image in images], picture_of_face, crops)
+        grays = [to_gray(image) for image in images]
+        faces = self.describe(grays, picture_of_face, crops, framed=self._framed(boxes))
         return self._gather(images, detections, faces)
+
+    def _framed(self, boxes: NDArray[np.float32]) -> NDArray[np.float32] | None:
+        """Give the boxes of faces that are pictures of FER2013's size; NaN for others, None without any."""
+        sizes = boxes[:, 2:] - boxes[:, :2]
+        framed = (sizes == ALIGNED_SIZE).all(1) & isinstance(self.detector, WholePicture)
+        return np.where(framed[:, None], boxes, np.float32(np.nan)) if framed.any() else None
 
     def describe(
         self,
@@ -215,8 +222,7 @@ class FaceAnalyzer:
         picture_of_face : (N,) int, which picture each face is in
         crop_boxes : (N, 4) float32, square, image edges: stage 1's crops
         framed : (N, 4) float32, optional
-            Squares, image edges, that frame the faces as FER2013's pictures do; see
-            alignment.crops_of_framed.
+            Squares, image edges, that frame faces as FER2013's pictures do; see alignment.crops_of_framed.
         head : str
             Expression head.
         tta : bool

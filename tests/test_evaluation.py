@@ -80,6 +80,19 @@ def test_fer2013_faces_are_seen_as_they_are_and_half_way_to_their_frame(analyzer
     assert np.abs(told[0] - told[-1]).max() > 1e-3
 
 
+def test_analyses_answer_of_pictures_of_fer2013s_size_as_evaluations_do(analyzer):
+    dataset = made.expression_set(
+        ["happy", "sad"], fer2013_frame=True, load=lambda place: made.picture(place, 48)
+    )
+    expected = evaluate(dataset, analyzer=analyzer).predictions.scores
+    large = made.picture(2, 96)
+    (first,), (other,), (second,) = analyzer([made.picture(0, 48), large, made.picture(1, 48)])
+    for face, scores in zip((first, second), expected, strict=True):
+        assert list(face.expression.scores.values()) == pytest.approx(scores, abs=1e-5)
+    (alone,) = analyzer(large)
+    assert other.expression.scores == pytest.approx(alone.expression.scores, abs=1e-6)
+
+
 def test_batches_and_reading_ahead_change_nothing(analyzer, monkeypatch):
     dataset = made.expression_set(["happy", "sad", "fear"] * 30)
     together = evaluate(dataset, analyzer=analyzer).predictions
