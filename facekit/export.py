@@ -56,9 +56,9 @@ STEPS: Final = (
     "gives the 48x48 crop of stage 2, cut and normalised as above.",
     "Stage 2 gives logits for every head: softmax(logits / temperature[head]) are the probabilities of the "
     "names heads[head], in this order.",
-    "A picture of 48x48 pixels that is a face framed as FER2013's are (detector none) gives two crops, itself "
-    "and one half way to the aligned one: the mean of both matrices from crop to picture. The probabilities "
-    "of both are averaged.",
+    "A picture of 48x48 pixels that is a face framed as FER2013's are (detector none) gives two crops, "
+    "itself and one half way to the aligned one: the mean of both matrices from crop to picture. The "
+    "probabilities of both are averaged.",
 )
 """What stands between the networks, as the card tells it."""
 
