@@ -90,7 +90,7 @@ def config(epochs: int, steps: int = 40) -> DetectorTrainConfig:
 @pytest.fixture(scope="module")
 def trained(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("run")
-    records = list(train_detector(config(epochs=3), [scenes], out, device="cpu"))
+    records = list(train_detector(config(epochs=6, steps=80), [scenes], out, device="cpu"))
     assert records[-1].losses["detector"] < 0.7 * records[0].losses["detector"]
     assert records[-1].figures["average_precision"] > 0.8
     return out / "weights.safetensors"
