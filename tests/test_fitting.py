@@ -55,9 +55,9 @@ CONFIG = FitConfig(epochs=4, optimizer="adamw", learning_rate=0.05, weight_decay
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_training_lowers_the_error(tmp_path, optimizer):
     records = list(
-        fit(line(), [Regression()], FitConfig(epochs=6, optimizer=optimizer, learning_rate=0.05), tmp_path)
+        fit(line(), [Regression()], FitConfig(epochs=12, optimizer=optimizer, learning_rate=0.05), tmp_path)
     )
-    assert [record.epoch for record in records] == [1, 2, 3, 4, 5, 6]
+    assert [record.epoch for record in records] == list(range(1, 13))
     assert records[-1].figures["error"] < 0.5 * records[0].figures["error"]
     rows = list(csv.DictReader((tmp_path / "history.csv").read_text().splitlines()))
     assert [float(row["error"]) for row in rows] == pytest.approx(
