@@ -76,7 +76,7 @@ def test_fer2013_faces_are_seen_as_they_are_and_half_way_to_their_frame(analyzer
             told.append(np.exp(logits) / np.exp(logits).sum(1, keepdims=True))
         if image_from_crop is as_they_are:
             np.testing.assert_array_equal(np.asarray(crops[:, 0]) * 255, np.stack(grays))
-    np.testing.assert_allclose(found.scores, np.mean(told, 0), atol=1e-4)
+    np.testing.assert_allclose(found.scores, np.mean(told, 0), atol=1e-6)
     assert np.abs(told[0] - told[-1]).max() > 1e-3
 
 
