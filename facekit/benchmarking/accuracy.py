@@ -81,19 +81,17 @@ def _analyzer(setting: Setting) -> FaceAnalyzer:
 
 
 def _fer2013(setting: Setting, tta: bool) -> dict[str, Any]:
-    if setting.fer2013 is None:
-        raise UnavailableError("needs FER2013: give its CSV file by --fer2013")
     limit = FEW if setting.quick else None
     return _kept(
-        evaluate(setting.fer2013, split="PublicTest", tta=tta, limit=limit, analyzer=_analyzer(setting))
+        evaluate(
+            setting.csv_of_fer2013(), split="PublicTest", tta=tta, limit=limit, analyzer=_analyzer(setting)
+        )
     )
 
 
 def _fer2013_alone(setting: Setting) -> dict[str, Any]:
     """Leave out the rows whose pixels stand among the training rows, some with another label."""
-    if setting.fer2013 is None:
-        raise UnavailableError("needs FER2013: give its CSV file by --fer2013")
-    whole = load_dataset(setting.fer2013)
+    whole = load_dataset(setting.csv_of_fer2013())
     learnt, asked = whole.split("train"), whole.split("PublicTest")
     known = {content_hash(learnt.load(place)) for place in range(len(learnt))}
     alone = [content_hash(asked.load(place)) not in known for place in range(len(asked))]
@@ -102,9 +100,7 @@ def _fer2013_alone(setting: Setting) -> dict[str, Any]:
 
 def _fer2013_as_it_is(setting: Setting, mirrored: bool) -> dict[str, Any]:
     """Measure stage 2 alone, on the pictures' own pixels."""
-    if setting.fer2013 is None:
-        raise UnavailableError("needs FER2013: give its CSV file by --fer2013")
-    dataset, backend = load_dataset(setting.fer2013).split("PublicTest"), _analyzer(setting).backend
+    dataset, backend = load_dataset(setting.csv_of_fer2013()).split("PublicTest"), _analyzer(setting).backend
     crops = [np.eye(2, 3), np.array(mirroring_matrix(ALIGNED_SIZE))][: 1 + mirrored]
     scores = []
     for places in np.array_split(np.arange(len(dataset)), -(-len(dataset) // TOGETHER)):

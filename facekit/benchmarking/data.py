@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from facekit.benchmarking.measuring import Case, Figure, Setting, UnavailableError, timing
+from facekit.benchmarking.measuring import Case, Figure, Setting, timing
 from facekit.benchmarking.pictures import as_jpeg
 from facekit.data.catalog import load_dataset
 from facekit.data.resident import read_pictures
@@ -52,23 +52,17 @@ def _made(rows: int) -> list[Figure]:
 
 
 def _real(setting: Setting) -> list[Figure]:
-    return _loads("FER2013", _csv(setting), 3)
+    return _loads("FER2013", setting.csv_of_fer2013(), 3)
 
 
 def _packed(setting: Setting) -> list[Figure]:
     """Measure the CSV file packed by xz."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "fer2013.csv.xz"
-        with _csv(setting).open("rb") as plain, lzma.open(path, "wb", preset=1) as packed:
+        with setting.csv_of_fer2013().open("rb") as plain, lzma.open(path, "wb", preset=1) as packed:
             shutil.copyfileobj(plain, packed, 1 << 20)
         time.sleep(2.1)
         return _loads("FER2013, xz", path, 1)
-
-
-def _csv(setting: Setting) -> Path:
-    if setting.fer2013 is None:
-        raise UnavailableError("needs FER2013: give its CSV file by --fer2013")
-    return setting.fer2013
 
 
 def _loads(name: str, path: Path, repeats: int) -> list[Figure]:

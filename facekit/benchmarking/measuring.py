@@ -43,6 +43,12 @@ class Setting:
     data: Path | None = None
     fer2013: Path | None = None
 
+    def csv_of_fer2013(self) -> Path:
+        """Give FER2013's file; UnavailableError where none is named."""
+        if self.fer2013 is None:
+            raise UnavailableError("needs FER2013: give its CSV file by --fer2013")
+        return self.fer2013
+
 
 @dataclass(frozen=True)
 class Case:

@@ -208,9 +208,7 @@ def absent(name: str, library: str, reason: str) -> Figure:
 
 def _accuracy(setting: Setting) -> list[Figure]:
     """Hold the libraries that name expressions against FER2013's PublicTest, in its own frame."""
-    if setting.fer2013 is None:
-        raise UnavailableError("needs FER2013: give its CSV file by --fer2013")
-    dataset = load_dataset(setting.fer2013).split("validation")
+    dataset = load_dataset(setting.csv_of_fer2013()).split("validation")
     assert dataset.labels is not None
     figures = []
     with tempfile.TemporaryDirectory() as folder:

@@ -130,9 +130,7 @@ def _time_to_accuracy(setting: Setting) -> list[Figure]:
     """Train stage 2 on FER2013's Training rows alone and watch PublicTest after every epoch."""
     if setting.device.type == "cpu":
         raise UnavailableError("takes hours without an accelerator")
-    if setting.fer2013 is None:
-        raise UnavailableError("needs FER2013: give its CSV file by --fer2013")
-    train, unseen = fer2013_samples(load_dataset(setting.fer2013))
+    train, unseen = fer2013_samples(load_dataset(setting.csv_of_fer2013()))
     curve = accuracy_by_time(setting, train, unseen, replace(RECIPE, compiled=True))
     best = value("best accuracy", max(accuracy for _, accuracy in curve), "share", split="PublicTest")
     best["curve"] = [[rounded(seconds), rounded(accuracy)] for seconds, accuracy in curve]
