@@ -33,7 +33,7 @@ from facekit.keypoints import find_keypoints
 from facekit.metrics import detected, eye_distances
 from facekit.mirror import swap_sides
 from facekit.reference import CLEAR_CLASSES, judge, voted_expressions
-from facekit.schema import EXPRESSIONS
+from facekit.schema import DEFAULT_HEAD, EXPRESSIONS
 
 DRAWS = 20
 SHARE_OF_LABELS, SHARE_OF_FACES = 0.08, 0.05
@@ -116,7 +116,7 @@ def forward_seconds(analyzer: FaceAnalyzer, pictures: list[NDArray[np.uint8]]) -
         wholes = np.tile(np.array([[0, 0, 48, 48]], np.float32), (len(part), 1))
         crops = np.tile(np.eye(2, 3), (2, len(part), 1, 1))
         find_keypoints(analyzer.backend, part, each, crop_boxes(wholes, framing))
-        find_expressions(analyzer.backend, part, each, crops, "fer2013")
+        find_expressions(analyzer.backend, part, each, crops, [DEFAULT_HEAD])
     return time.perf_counter() - start
 
 

@@ -43,6 +43,7 @@ from facekit.expression import find_expressions
 from facekit.images import to_gray
 from facekit.keypoints import find_keypoints
 from facekit.metrics import expression_metrics, keypoint_metrics
+from facekit.schema import DEFAULT_HEAD
 
 FACES = 500
 RUN = {"run": f"onnx and torch, both fp32, {FACES} faces"}
@@ -109,7 +110,8 @@ def accuracy(weights: str, data: Path, fer2013: Path, folders: Mapping[str, str]
 def pixels_to_scores(backend: Backend, grays: list[np.ndarray]) -> np.ndarray:
     """Give the probabilities (N, 7) of FER2013's own pixels."""
     whole = np.array([[0.0, 0.0, 48.0, 48.0]] * len(grays))
-    return find_expressions(backend, grays, np.arange(len(grays)), geometry.crop(whole, 48)[None], "fer2013")
+    crops = geometry.crop(whole, 48)[None]
+    return find_expressions(backend, grays, np.arange(len(grays)), crops, [DEFAULT_HEAD])[DEFAULT_HEAD]
 
 
 def speed(weights: str, folders: Mapping[str, str]) -> list[Figure]:

@@ -47,4 +47,4 @@ def crops_of_framed(
     """
     image_from_framed = geometry.crop(framed.astype(np.float64), ALIGNED_SIZE)
     given = np.where(np.isnan(image_from_framed), image_from_aligned, image_from_framed)
-    return np.stack([given, (given + image_from_aligned) / 2])
+    return np.stack([given, geometry.between(given, image_from_aligned, 0.5)])

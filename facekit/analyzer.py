@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -35,15 +35,13 @@ class FaceArrays:
     points_image : (N, 15, 2) float32, image pixels, centres at integers
     sigma : (N, 15) float32, expected errors, image pixels
     image_from_aligned : (N, 2, 3) float64
-    image_from_crops : (L, N, 2, 3) float64, what stage 2 saw: the aligned face, or two crops of a framed one
-    scores : (N, C) float32, calibrated probabilities
+    scores : dict of head to (N, C) float32, calibrated probabilities
     """
 
     points_image: NDArray[np.float32]
     sigma: NDArray[np.float32]
     image_from_aligned: NDArray[np.float64]
-    image_from_crops: NDArray[np.float64]
-    scores: NDArray[np.float32]
+    scores: dict[str, NDArray[np.float32]]
 
 
 class FaceAnalyzer:
@@ -211,7 +209,7 @@ class FaceAnalyzer:
         crop_boxes: NDArray[np.float32],
         *,
         framed: NDArray[np.float32] | None = None,
-        head: str = DEFAULT_HEAD,
+        heads: Collection[str] = (DEFAULT_HEAD,),
         tta: bool = False,
     ) -> FaceArrays:
         """Run both stages on faces whose crops are known.
@@ -223,25 +221,19 @@ class FaceAnalyzer:
         crop_boxes : (N, 4) float32, square, image edges: stage 1's crops
         framed : (N, 4) float32, optional
             Squares, image edges, that frame faces as FER2013's pictures do; see alignment.crops_of_framed.
-        head : str
-            Expression head.
+        heads : collection of str
+            Expression heads.
         tta : bool
             Give the mean over the pictures and their mirrors.
         """
         points, sigma = find_keypoints(self.backend, grays, picture_of_face, crop_boxes)
-        aligned, crops = self._align(points, framed)
-        scores = find_expressions(self.backend, grays, picture_of_face, crops, head)
-        faces = FaceArrays(points, sigma, aligned, crops, scores)
+        aligned = align(points, self.backend.header["frame"])
+        crops = aligned[None] if framed is None else crops_of_framed(aligned, framed)
+        scores = find_expressions(self.backend, grays, picture_of_face, crops, heads)
+        faces = FaceArrays(points, sigma, aligned, scores)
         if not tta:
             return faces
-        return self._mean_with_mirror(faces, grays, picture_of_face, crop_boxes, framed, head)
-
-    def _align(
-        self, points: NDArray[np.float32], framed: NDArray[np.float32] | None
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Give image_from_aligned (N, 2, 3) and stage 2's image_from_crops (L, N, 2, 3)."""
-        aligned = align(points, self.backend.header["frame"])
-        return aligned, aligned[None] if framed is None else crops_of_framed(aligned, framed)
+        return self._mean_with_mirror(faces, grays, picture_of_face, crop_boxes, framed)
 
     def _mean_with_mirror(
         self,
@@ -250,20 +242,22 @@ class FaceAnalyzer:
         picture_of_face: NDArray[np.int64],
         crop_boxes: NDArray[np.float32],
         framed: NDArray[np.float32] | None,
-        head: str,
     ) -> FaceArrays:
         widths = np.array([grays[picture].shape[1] for picture in picture_of_face], np.float32)
         reflected = [np.ascontiguousarray(mirror_image(gray)) for gray in grays]
         boxes = mirror_boxes(crop_boxes, widths)
         framed_there = None if framed is None else mirror_boxes(framed, widths)
-        other = self.describe(reflected, picture_of_face, boxes, framed=framed_there, head=head)
+        other = self.describe(reflected, picture_of_face, boxes, framed=framed_there, heads=faces.scores)
         back = mirror_points(other.points_image, widths[:, None])
         points = np.asarray((faces.points_image + back) / 2, np.float32)
         return FaceArrays(
             points,
             (faces.sigma + mirror_per_point(other.sigma)) / 2,
-            *self._align(points, framed),
-            np.asarray((faces.scores + other.scores) / 2, np.float32),
+            align(points, self.backend.header["frame"]),
+            {
+                head: np.asarray((scores + other.scores[head]) / 2, np.float32)
+                for head, scores in faces.scores.items()
+            },
         )
 
     def _wanted(self, found: Detections) -> Detections:
@@ -277,7 +271,7 @@ class FaceAnalyzer:
     def _gather(
         self, images: Sequence[NDArray[np.uint8]], detections: Sequence[Detections], arrays: FaceArrays
     ) -> list[Faces]:
-        classes = self.backend.header["model"]["heads"][DEFAULT_HEAD]
+        scores, classes = arrays.scores[DEFAULT_HEAD], self.backend.header["model"]["heads"][DEFAULT_HEAD]
         gathered, start = [], 0
         for image, found in zip(images, detections, strict=True):
             faces = tuple(
@@ -285,7 +279,7 @@ class FaceAnalyzer:
                     box=found.boxes[k],
                     score=float(found.scores[k]),
                     keypoints=Keypoints(arrays.points_image[start + k], arrays.sigma[start + k]),
-                    expression=Expression.from_scores(arrays.scores[start + k], classes),
+                    expression=Expression.from_scores(scores[start + k], classes),
                     image=image,
                     image_from_aligned=arrays.image_from_aligned[start + k],
                 )

@@ -51,6 +51,9 @@ class DataConfig:
         Add mirrored and shifted copies until all expressions of a set are equally frequent.
     detector : str
         What finds the faces of whole pictures: auto, haar or yunet.
+    reframed : tuple of float
+        FER2013's faces are drawn as they are and, as often each, at these shares of the way to the aligned
+        ones.
     """
 
     crop_factor: float = 0.0
@@ -61,6 +64,7 @@ class DataConfig:
     leave_out: tuple[str, ...] = ()
     balanced: bool = False
     detector: str = "auto"
+    reframed: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +16,8 @@ def find_expressions(
     grays: Sequence[NDArray[np.uint8]],
     picture_of_face: NDArray[np.int64],
     image_from_crops: NDArray[np.float64],
-    head: str,
-) -> NDArray[np.float32]:
+    heads: Collection[str],
+) -> dict[str, NDArray[np.float32]]:
     """Name the expressions of faces.
 
     Parameters
@@ -27,19 +27,22 @@ def find_expressions(
     picture_of_face : (N,) int, which picture each face is in
     image_from_crops : (L, N, 2, 3) float64
         Of each face's L crops, whose answers are averaged.
-    head : str
-        One of the network's expression heads.
+    heads : collection of str
+        Of the network's expression heads.
 
     Returns
     -------
-    (N, C) float32, calibrated probabilities, rows sum to 1
+    dict of head to (N, C) float32, calibrated probabilities, rows sum to 1
     """
-    temperature = backend.header["temperature"][head]
+    temperature = backend.header["temperature"]
     told = []
     for image_from_crop in image_from_crops:
         crops = backend.warp(grays, picture_of_face, image_from_crop, ALIGNED_SIZE)
-        told.append(calibrated(backend.expression(crops, head), temperature))
-    return np.asarray(np.mean(told, 0), np.float32)
+        told.append(backend.expression(crops, heads))
+    return {
+        head: np.mean([calibrated(logits[head], temperature[head]) for logits in told], 0, np.float32)
+        for head in heads
+    }
 
 
 def calibrated(logits: NDArray[np.float32], temperature: float) -> NDArray[np.float32]:

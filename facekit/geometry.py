@@ -56,6 +56,11 @@ def compose(outer: Array, inner: Array) -> Array:
     return linear
 
 
+def between(first: Floats, second: Floats, share: float) -> Floats:
+    """Give the matrices at a share of the way from first ones to second ones: 0 is first, 1 is second."""
+    return first * (1 - share) + second * share
+
+
 def invert(matrix: Array) -> Array:
     """Give the matrix (..., 2, 3) that undoes `matrix`."""
     a, b, c, d = matrix[..., 0, 0], matrix[..., 0, 1], matrix[..., 1, 0], matrix[..., 1, 1]

@@ -17,10 +17,8 @@ from facekit.data.reading import Read, read_ahead
 from facekit.data.samples import Dataset
 from facekit.detection import BoxFraming, WholePicture, crop_boxes
 from facekit.errors import ConfigError, DatasetError, ImageError
-from facekit.expression import find_expressions
 from facekit.images import to_gray
-from facekit.mirror import mirroring_matrix
-from facekit.schema import ALIGNED_SIZE, DEFAULT_HEAD, EXPRESSIONS, KEYPOINTS
+from facekit.schema import DEFAULT_HEAD, EXPRESSIONS, KEYPOINTS
 
 Boxes = Literal["labels", "detector"]
 Image = NDArray[np.uint8]
@@ -219,13 +217,12 @@ class Predictor:
         if not len(faces):
             return found
         framed = _wholes(grays)[faces] if dataset.fer2013_frame and self.boxes == "labels" else None
-        arrays = self.analyzer.describe(
-            grays, faces, crops[faces], framed=framed, head=self.head, tta=self.tta
-        )
+        heads = [self.head, self.second] if self.second else [self.head]
+        arrays = self.analyzer.describe(grays, faces, crops[faces], framed=framed, heads=heads, tta=self.tta)
         found.points[faces], found.sigma[faces] = arrays.points_image, arrays.sigma
         found.scores[faces] = self._named(arrays.scores, self.head)
         if self.second:
-            found.second[faces] = self._second(grays, faces, arrays.image_from_crops)
+            found.second[faces] = self._named(arrays.scores, self.second)
         return found
 
     def _faces(
@@ -267,24 +264,13 @@ class Predictor:
         crops[~(crops[:, 2] - crops[:, 0] >= 2)] = np.nan
         return np.asarray(crops, np.float32)
 
-    def _second(
-        self, grays: Sequence[Image], faces: NDArray[np.int64], image_from_crops: NDArray[np.float64]
-    ) -> NDArray[np.float32]:
-        """Give the second head's probabilities (N, 7) of faces whose crops are known."""
-        assert self.second is not None
-        if self.tta:
-            mirrored = geometry.compose(image_from_crops, np.array(mirroring_matrix(ALIGNED_SIZE)))
-            image_from_crops = np.concatenate([image_from_crops, mirrored])
-        scores = find_expressions(self.analyzer.backend, grays, faces, image_from_crops, self.second)
-        return self._named(scores, self.second)
-
-    def _named(self, scores: NDArray[np.float32], head: str) -> NDArray[np.float32]:
+    def _named(self, scores: Mapping[str, NDArray[np.float32]], head: str) -> NDArray[np.float32]:
         """Give the probabilities (N, 7) of schema.EXPRESSIONS among those (N, C) of a head's classes."""
-        named = np.zeros((len(scores), len(EXPRESSIONS)), np.float32)
+        named = np.zeros((len(scores[head]), len(EXPRESSIONS)), np.float32)
         classes = list(self._heads[head])
         for c, label in enumerate(EXPRESSIONS):
             if label in classes:
-                named[:, c] = scores[:, classes.index(label)]
+                named[:, c] = scores[head][:, classes.index(label)]
         return np.asarray(named / named.sum(1, keepdims=True))
 
 

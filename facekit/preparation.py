@@ -33,6 +33,7 @@ from facekit.data.resident import (
     join,
     keypoint_samples,
     read_pictures,
+    reframed_canvases,
     take,
     to_device,
 )
@@ -70,6 +71,8 @@ class Part(Generic[S]):
         Mirrored and shifted copies that balance the expressions.
     copied : (M,) int64
         Which of the samples each copy is of.
+    views : tuple of samples
+        The same samples in other crops.
     """
 
     samples: S
@@ -77,11 +80,15 @@ class Part(Generic[S]):
     keys: NDArray[np.str_]
     copies: S | None = None
     copied: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    views: tuple[S, ...] = ()
 
     def train(self, seen: NDArray[np.bool_]) -> list[S]:
-        """Give the samples that a mask (N,) names, and their copies."""
-        samples = take(self.samples, seen)
-        return [samples] if self.copies is None else [samples, take(self.copies, seen[self.copied])]
+        """Give the samples that a mask (N,) names, their views and their copies."""
+        every = [take(self.samples, seen)]
+        every += [take(view, seen) for view in self.views]
+        if self.copies is not None:
+            every.append(take(self.copies, seen[self.copied]))
+        return every
 
 
 @dataclass
@@ -128,18 +135,19 @@ def prepare(
     if aligned_by is not None:
         backend = TorchBackend(aligned_by, str(device), "fp32")
         frame = np.array(aligned_by.header["frame"])
-    elif any(not dataset.fer2013_frame for dataset in labelled):
+    elif config.data.reframed or any(not dataset.fer2013_frame for dataset in labelled):
         backend = yield from _train_aligner(config, keypoints, out, device, resume)
         frame = measure_frame(backend, labelled)
     expressions = {}
     for dataset in labelled:
         aligner = None
-        if backend is None or frame is None or dataset.fer2013_frame:
-            canvases, places = expression_canvases(dataset, None)
-        else:
+        file = out / "aligner" / f"{dataset.name}.safetensors"
+        if backend is not None and frame is not None:
             detector = make_detector(config.data.detector if dataset.whole_pictures else "none")
             aligner = PictureAligner(backend, detector, frame)
-            file = out / "aligner" / f"{dataset.name}.safetensors"
+        if aligner is None or dataset.fer2013_frame:
+            canvases, places = expression_canvases(dataset, None)
+        else:
             canvases, places = _aligned_canvases(dataset, aligner, file, resume)
         hashes = [content_hash(canvas) for canvas in canvases]
         fresh = np.array([hash_ not in others for hash_ in hashes])
@@ -151,6 +159,8 @@ def prepare(
             expression_samples, heads=config.model.heads, own_head=own, default_weight=weight, draw=draw
         )
         part = _part(config, shown, make(canvases, shown), known)
+        if config.data.reframed and aligner is not None and dataset.fer2013_frame:
+            part = _reframed(part, aligner, config.data.reframed, file, resume)
         if config.data.balanced:
             part = _balanced(part, shown, aligner, make, config.fit.seed)
         expressions[dataset.name], faces = part, part.samples
@@ -162,16 +172,43 @@ def _aligned_canvases(
     dataset: Dataset, aligner: PictureAligner, file: Path, resume: bool
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Cut stage 2's canvases, or read those that the run which is resumed has cut alike."""
-    cut_by = [aligner.detector.name, aligner.backend.header["crop_factor"], aligner.frame.tolist()]
+
+    def cut() -> dict[str, NDArray[Any]]:
+        canvases, places = expression_canvases(dataset, aligner)
+        return {"canvases": canvases, "places": places}
+
     shown = [dataset.rows.tolist(), dataset.sources.tolist()]
-    digest = sha256(json.dumps([cut_by, shown]).encode()).hexdigest()
+    arrays = _kept(file, resume, [aligner.settings, shown], cut)
+    return arrays["canvases"], arrays["places"]
+
+
+def _reframed(
+    part: Part[ExpressionSamples], aligner: PictureAligner, shares: Sequence[float], file: Path, resume: bool
+) -> Part[ExpressionSamples]:
+    """Let faces be drawn at shares of the way to the aligned ones too, in all as often as before."""
+    canvases = part.samples.canvases[:, 0].numpy()
+
+    def cut() -> dict[str, NDArray[Any]]:
+        return {"canvases": reframed_canvases(canvases, aligner, shares)}
+
+    arrays = _kept(file, resume, [aligner.settings, list(shares), part.keys.tolist()], cut)
+    samples = replace(part.samples, draws=part.samples.draws / (1 + len(shares)))
+    views = (replace(samples, canvases=torch.from_numpy(view)[:, None]) for view in arrays["canvases"])
+    return replace(part, samples=samples, views=tuple(views))
+
+
+def _kept(
+    file: Path, resume: bool, cut_from: list[Any], cut: Callable[[], dict[str, NDArray[Any]]]
+) -> dict[str, NDArray[Any]]:
+    """Cut canvases and keep them, or read those that the run which is resumed has cut from the same."""
+    digest = sha256(json.dumps(cut_from).encode()).hexdigest()
     if resume and file.is_file():
         with safe_open(file, "np") as stored:
             if (stored.metadata() or {}).get("cut_by") == digest:
-                return stored.get_tensor("canvases"), stored.get_tensor("places")
-    canvases, places = expression_canvases(dataset, aligner)
-    write_atomically(file, save({"canvases": canvases, "places": places}, {"cut_by": digest}))
-    return canvases, places
+                return {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118  (not a mapping)
+    arrays = cut()
+    write_atomically(file, save(arrays, {"cut_by": digest}))
+    return arrays
 
 
 def _train_rows(dataset: Dataset) -> Dataset:
@@ -278,6 +315,11 @@ class PictureAligner:
 
     def __init__(self, backend: TorchBackend, detector: Detector, frame: NDArray[np.float64]) -> None:
         self.backend, self.detector, self.frame = backend, detector, frame
+
+    @property
+    def settings(self) -> list[Any]:
+        """What decides how crops are cut, beside the weights."""
+        return [self.detector.name, self.backend.header["crop_factor"], self.frame.tolist()]
 
     def __call__(self, grays: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
         """Give (B, 2, 3) float64."""

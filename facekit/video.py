@@ -254,7 +254,7 @@ class _Analysis:
             box=track.box,
             score=track.score,
             keypoints=Keypoints(arrays.points_image[place], arrays.sigma[place]),
-            expression=Expression.from_scores(arrays.scores[place], classes),
+            expression=Expression.from_scores(arrays.scores[DEFAULT_HEAD][place], classes),
             image=frame.image,
             image_from_aligned=arrays.image_from_aligned[place],
             id=track.id,

@@ -72,7 +72,7 @@ def test_fer2013_faces_are_seen_as_they_are_and_half_way_to_their_frame(analyzer
     for image_from_crop in (as_they_are, halves):
         crops = analyzer.backend.warp(grays, np.arange(2), image_from_crop, 48)
         for seen in (crops, np.ascontiguousarray(crops[..., ::-1])) if tta else (crops,):
-            logits = analyzer.backend.expression(seen, "fer2013") / 0.2
+            logits = analyzer.backend.expression(seen, ["fer2013"])["fer2013"] / 0.2
             told.append(np.exp(logits) / np.exp(logits).sum(1, keepdims=True))
         if image_from_crop is as_they_are:
             np.testing.assert_array_equal(np.asarray(crops[:, 0]) * 255, np.stack(grays))

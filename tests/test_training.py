@@ -138,10 +138,11 @@ def test_weights_to_begin_with_align_the_pictures(fer2013, points, faces, tmp_pa
 
 
 def test_a_resumed_run_does_not_align_again(fer2013, points, faces, tmp_path, monkeypatch):
-    run(TINY, [fer2013, points, faces], tmp_path)
+    reframed = replace(TINY, data=replace(TINY.data, reframed=(1.0,)))
+    run(reframed, [fer2013, points, faces], tmp_path)
     first = (tmp_path / "weights.safetensors").read_bytes()
     monkeypatch.setattr(preparation.PictureAligner, "__call__", None)
-    run(TINY, [fer2013, points, faces], tmp_path, resume=True)
+    run(reframed, [fer2013, points, faces], tmp_path, resume=True)
     assert (tmp_path / "weights.safetensors").read_bytes() == first
 
 
@@ -151,6 +152,31 @@ def test_a_resumed_run_aligns_pictures_that_are_new(fer2013, points, faces, tmp_
     shutil.copy(more / EXPRESSIONS[0] / "0.png", more / EXPRESSIONS[0] / "1.png")
     run(TINY, [fer2013, points, more], tmp_path / "out", resume=True)
     assert load_weights(tmp_path / "out").header["data"]["faces"]["train"] == 13
+
+
+def test_framed_faces_are_cut_on_the_way_to_the_aligned_ones():
+    canvases = np.pad(picture(0), 8, mode="edge")[None]
+    further = np.array([[[1.0, 0.0, 4.0], [0.0, 1.0, -6.0]]])
+    given, half, whole = resident.reframed_canvases(canvases, lambda grays: further, (0, 0.5, 1))
+    np.testing.assert_array_equal(given, canvases)
+    np.testing.assert_array_equal(half[0, 11:, :-10], canvases[0, 8:-3, 2:-8])
+    np.testing.assert_array_equal(whole[0, 14:, :-12], canvases[0, 8:-6, 4:-8])
+
+
+def test_framed_faces_are_drawn_in_other_crops_too(fer2013, points, tmp_path):
+    reframed = replace(TINY, data=replace(TINY.data, reframed=(0.5, 1.0)))
+    with pytest.raises(StopIteration) as stopped:
+        steps = prepare(reframed, [load_dataset(fer2013), load_dataset(points)], tmp_path, CPU, False)
+        while True:
+            next(steps)
+    part = stopped.value.value.expressions["fer2013"]
+    seen = part.train(~part.held_out)
+    assert sum(float(samples.draws.sum()) for samples in seen) == pytest.approx((~part.held_out).sum())
+    first, *others = seen
+    assert len(others) == 2
+    for other in others:
+        assert torch.equal(other.targets, first.targets)
+        assert not torch.equal(other.canvases, first.canvases)
 
 
 def test_two_datasets_of_one_name_are_refused(fer2013, points, faces, tmp_path):

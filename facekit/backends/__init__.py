@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -57,8 +57,8 @@ class Backend(Protocol):
         """Give points (N, 15, 2) and expected errors (N, 15), crop pixels, of 96x96 crops."""
         ...
 
-    def expression(self, crops: Crops, head: str) -> NDArray[np.float32]:
-        """Give a head's logits (N, C) of 48x48 crops."""
+    def expression(self, crops: Crops, heads: Collection[str]) -> dict[str, NDArray[np.float32]]:
+        """Give the logits (N, C) of 48x48 crops by each of some heads."""
         ...
 
 

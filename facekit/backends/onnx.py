@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -78,11 +78,15 @@ class OnnxBackend:
         points, sigma = self._run("keypoints", crops, ["points", "sigma"])
         return points, sigma * np.float32(self.header["sigma_factor"])
 
-    def expression(self, crops: NDArray[np.float32], head: str) -> NDArray[np.float32]:
-        """Give a head's logits (N, C), as trained, of 48x48 crops."""
-        return self._run("expression", crops, [head])[0]
+    def expression(
+        self, crops: NDArray[np.float32], heads: Collection[str]
+    ) -> dict[str, NDArray[np.float32]]:
+        """Give the logits (N, C), as trained, of 48x48 crops by each of some heads."""
+        return dict(zip(heads, self._run("expression", crops, heads), strict=True))
 
-    def _run(self, task: str, crops: NDArray[np.float32], outputs: list[str]) -> list[NDArray[np.float32]]:
+    def _run(
+        self, task: str, crops: NDArray[np.float32], outputs: Collection[str]
+    ) -> list[NDArray[np.float32]]:
         expected = INPUT_SIZE[task]
         if crops.shape[1:] != (1, expected, expected):
             raise ValueError(f"crops of shape {crops.shape}; expected (N, 1, {expected}, {expected})")
@@ -91,7 +95,7 @@ class OnnxBackend:
             shapes = {output.name: output.shape[1:] for output in session.get_outputs()}
             return [np.zeros((0, *shapes[name]), np.float32) for name in outputs]
         normalised = np.ascontiguousarray((crops - self.header["mean"]) / self.header["std"], np.float32)
-        found: list[NDArray[np.float32]] = session.run(outputs, {"crops": normalised})
+        found: list[NDArray[np.float32]] = session.run(list(outputs), {"crops": normalised})
         return found
 
 

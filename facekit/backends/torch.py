@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -125,10 +125,10 @@ class TorchBackend:
         return points.float().cpu().numpy(), sigma.float().cpu().numpy()
 
     @torch.inference_mode()
-    def expression(self, crops: Tensor, head: str) -> NDArray[np.float32]:
-        """Give a head's logits (N, C), as trained, of 48x48 crops."""
-        logits: Tensor = self._branches["expression"](self._normalised(crops, "expression"))[head]
-        return logits.float().cpu().numpy()
+    def expression(self, crops: Tensor, heads: Collection[str]) -> dict[str, NDArray[np.float32]]:
+        """Give the logits (N, C), as trained, of 48x48 crops by each of some heads."""
+        logits: dict[str, Tensor] = self._branches["expression"](self._normalised(crops, "expression"))
+        return {head: logits[head].float().cpu().numpy() for head in heads}
 
     def _normalised(self, crops: Tensor, task: Task) -> Tensor:
         expected = INPUT_SIZE[task]

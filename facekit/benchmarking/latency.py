@@ -24,6 +24,7 @@ from facekit.errors import DetectorError, WeightsError
 from facekit.expression import find_expressions
 from facekit.images import read_image, to_gray
 from facekit.keypoints import find_keypoints
+from facekit.schema import DEFAULT_HEAD
 
 SIZES = ((512, 512), (640, 480), (320, 320))
 
@@ -62,7 +63,7 @@ def parts(analyzer: FaceAnalyzer, picture: NDArray[np.uint8]) -> dict[str, Calla
         "detect": lambda: analyzer.detector([picture]),
         "keypoints": lambda: find_keypoints(analyzer.backend, grays, first, crops),
         "align": lambda: align(points, frame),
-        "expression": lambda: find_expressions(analyzer.backend, grays, first, matrices, "fer2013"),
+        "expression": lambda: find_expressions(analyzer.backend, grays, first, matrices, [DEFAULT_HEAD]),
         "whole": lambda: analyzer(picture),
     }
 

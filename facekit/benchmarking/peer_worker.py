@@ -123,8 +123,8 @@ class Facekit:
     def label(self, crop: Picture) -> str:
         """Name the expression of a 48x48 picture of FER2013, which goes to stage 2 as it is."""
         backend, whole = self._crops.backend, np.array([[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]])
-        logits = backend.expression(backend.warp([crop], np.zeros(1, np.int64), whole, 48), "fer2013")
-        return ORDER[int(logits[0].argmax())]
+        logits = backend.expression(backend.warp([crop], np.zeros(1, np.int64), whole, 48), ["fer2013"])
+        return ORDER[int(logits["fer2013"][0].argmax())]
 
 
 LIBRARIES: dict[str, Callable[[], Any]] = {

@@ -19,10 +19,11 @@ from facekit.data.reading import read_ahead
 from facekit.data.samples import Dataset
 from facekit.errors import DatasetError, ImageError
 from facekit.images import to_gray
-from facekit.schema import FERPLUS
+from facekit.schema import ALIGNED_SIZE, FERPLUS
 
 KEYPOINT_CANVAS = 160
 EXPRESSION_CANVAS = 64
+MARGIN = (EXPRESSION_CANVAS - ALIGNED_SIZE) // 2
 ALIGNED_TOGETHER = 256
 
 _log = logging.getLogger(__name__)
@@ -168,27 +169,57 @@ def expression_canvases(
     DatasetError
         There are none.
     """
-    margin = (EXPRESSION_CANVAS - 48) // 2
     canvases, places, faceless = [], [], 0
     pictures = read_pictures(dataset)
     while chunk := list(islice(pictures, ALIGNED_TOGETHER)):
         grays = [gray for _, gray in chunk]
         if dataset.fer2013_frame or aligner is None:
-            canvases += [np.pad(gray, margin, mode="edge") for gray in grays]
+            canvases += [np.pad(gray, MARGIN, mode="edge") for gray in grays]
             places += [place for place, _ in chunk]
             continue
         for (place, gray), matrix in zip(chunk, aligner(grays), strict=True):
             if np.isnan(matrix).any():
                 faceless += 1
                 continue
-            inner = np.array([[1.0, 0.0, -margin], [0.0, 1.0, -margin]])
-            canvases.append(geometry.warp_picture(gray, geometry.compose(matrix, inner), EXPRESSION_CANVAS))
+            canvases.append(_canvas(gray, matrix))
             places.append(place)
     if faceless:
         _log.warning("%s: no face found in %d pictures, which are left out", dataset.path, faceless)
     if not canvases:
         raise DatasetError(f"{dataset.path}: no faces to train on among {len(dataset)} training pictures")
     return np.stack(canvases), np.array(places, np.int64)
+
+
+def reframed_canvases(
+    canvases: NDArray[np.uint8], aligner: Aligner, shares: Sequence[float]
+) -> NDArray[np.uint8]:
+    """Cut faces that come framed as FER2013's are once more, at shares of the way to the aligned ones.
+
+    Parameters
+    ----------
+    canvases : (N, 64, 64) uint8
+        Of the faces as they are framed.
+    aligner : Aligner
+        One that finds a face in every picture.
+    shares : sequence of S floats
+
+    Returns
+    -------
+    (S, N, 64, 64) uint8
+    """
+    framed = list(np.ascontiguousarray(canvases[:, MARGIN:-MARGIN, MARGIN:-MARGIN]))
+    starts = range(0, len(framed), ALIGNED_TOGETHER)
+    aligned = np.concatenate([aligner(framed[start : start + ALIGNED_TOGETHER]) for start in starts])
+    given, reframed = np.eye(2, 3), np.empty((len(shares), *canvases.shape), np.uint8)
+    for views, share in zip(reframed, shares, strict=True):
+        for view, gray, matrix in zip(views, framed, aligned, strict=True):
+            view[:] = _canvas(gray, geometry.between(given, matrix, share))
+    return reframed
+
+
+def _canvas(gray: NDArray[np.uint8], image_from_crop: geometry.Floats) -> NDArray[np.uint8]:
+    canvas_inside = np.array([[1.0, 0.0, -MARGIN], [0.0, 1.0, -MARGIN]])
+    return geometry.warp_picture(gray, geometry.compose(image_from_crop, canvas_inside), EXPRESSION_CANVAS)
 
 
 def expression_samples(

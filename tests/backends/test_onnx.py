@@ -109,9 +109,11 @@ def check_parity(path: str | Path, count: int = 4) -> None:
     found, found_sigma = by_onnx.keypoints(crops(count, 96))
     np.testing.assert_allclose(found, points, rtol=0, atol=5e-4)  # of 96 pixels
     np.testing.assert_allclose(found_sigma, sigma, rtol=0, atol=1e-4)
-    for head in by_torch.header["model"]["heads"]:
-        expected = by_torch.expression(torch.from_numpy(crops(count, 48)), head)
-        np.testing.assert_allclose(by_onnx.expression(crops(count, 48), head), expected, rtol=0, atol=1e-4)
+    heads = by_torch.header["model"]["heads"]
+    expected = by_torch.expression(torch.from_numpy(crops(count, 48)), heads)
+    for head, logits in by_onnx.expression(crops(count, 48), heads).items():
+        np.testing.assert_allclose(logits, expected.pop(head), rtol=0, atol=1e-4)
+    assert not expected
 
 
 @pytest.mark.parametrize(
@@ -137,7 +139,7 @@ def test_500_real_faces_get_what_pytorch_gives(data_folder):
     ]
     assert np.abs(found[0].points_image - found[1].points_image).max() < 1e-3  # of 100 pixels
     assert np.abs(found[0].sigma - found[1].sigma).max() < 1e-3
-    assert np.abs(found[0].scores - found[1].scores).max() < 1e-4
+    assert np.abs(found[0].scores["fer2013"] - found[1].scores["fer2013"]).max() < 1e-4
 
 
 def test_a_batch_gives_what_single_faces_give_and_may_be_empty(stored):
@@ -148,7 +150,7 @@ def test_a_batch_gives_what_single_faces_give_and_may_be_empty(stored):
         np.testing.assert_allclose(alone[0], points[place], atol=1e-4)
         np.testing.assert_allclose(sigma_alone[0], sigma[place], atol=1e-4)
     assert [part.shape for part in backend.keypoints(crops(0, 96))] == [(0, 15, 2), (0, 15)]
-    assert backend.expression(crops(0, 48), "ferplus").shape == (0, 8)
+    assert backend.expression(crops(0, 48), ["ferplus"])["ferplus"].shape == (0, 8)
 
 
 def test_mirrored_views_are_taken_as_they_look(stored):
@@ -159,9 +161,9 @@ def test_mirrored_views_are_taken_as_they_look(stored):
 
 def test_threads_share_a_backend(stored):
     backend, given = OnnxBackend(stored), crops(4, 48)
-    expected = backend.expression(given, "fer2013")
+    expected = backend.expression(given, ["fer2013"])["fer2013"]
     with ThreadPoolExecutor(4) as pool:
-        for found in pool.map(lambda _: backend.expression(given, "fer2013"), range(16)):
+        for found in pool.map(lambda _: backend.expression(given, ["fer2013"])["fer2013"], range(16)):
             np.testing.assert_array_equal(found, expected)
 
 
@@ -175,9 +177,11 @@ def test_integers_stay_near_whatever_the_batch(ranged):
     large, small = crops(8, 96), crops(8, 48)
     points, expected = (backend.keypoints(large)[0] for backend in (in_integers, in_floats))
     assert 1e-3 < np.abs(points - expected).mean() < 2  # of flat maps, of a network that was never trained
-    logits, near = (backend.expression(small, "ferplus") for backend in (in_integers, in_floats))
+    logits, near = (backend.expression(small, ["ferplus"])["ferplus"] for backend in (in_integers, in_floats))
     np.testing.assert_allclose(logits, near, atol=0.05 * np.abs(near).max())
-    one_by_one = np.concatenate([in_integers.expression(crop[None], "ferplus") for crop in small])
+    one_by_one = np.concatenate(
+        [in_integers.expression(crop[None], ["ferplus"])["ferplus"] for crop in small]
+    )
     np.testing.assert_array_equal(one_by_one, logits)
 
 
@@ -185,7 +189,7 @@ def test_automatic_precision_goes_by_processor_and_weights(stored, ranged, monke
     given = crops(2, 48)
 
     def logits(weights: Path, precision: str) -> np.ndarray:
-        return OnnxBackend(weights, precision=precision).expression(given, "fer2013")
+        return OnnxBackend(weights, precision=precision).expression(given, ["fer2013"])["fer2013"]
 
     for able in (True, False):
         monkeypatch.setattr(onnx_backend, "multiplies_int8", lambda able=able: able)
