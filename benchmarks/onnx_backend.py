@@ -63,14 +63,18 @@ def parity(weights: str, data: Path) -> list[Figure]:
     places = np.linspace(0, len(faces) - 1, FACES).astype(int)
     grays = [to_gray(faces.load(place)) for place in places.tolist()]
     boxes = np.array([(0, 0, gray.shape[1], gray.shape[0]) for gray in grays], np.float32)
-    by_torch, by_onnx = (
+    found = [
         FaceAnalyzer("cpu", "none", "fp32", weights, backend=backend).describe(grays, np.arange(FACES), boxes)
         for backend in ("torch", "onnx")
-    )
-    parts = {"probability": "scores", "keypoint, pixels": "points_image", "sigma, pixels": "sigma"}
+    ]
+    parts = {
+        "probability": [arrays.scores[DEFAULT_HEAD] for arrays in found],
+        "keypoint, pixels": [arrays.points_image for arrays in found],
+        "sigma, pixels": [arrays.sigma for arrays in found],
+    }
     return [
-        value(name, float(np.abs(getattr(by_torch, part) - getattr(by_onnx, part)).max()), "largest", **RUN)
-        for name, part in parts.items()
+        value(name, float(np.abs(by_torch - by_onnx).max()), "largest", **RUN)
+        for name, (by_torch, by_onnx) in parts.items()
     ]
 
 
