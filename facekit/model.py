@@ -11,12 +11,9 @@ References
 from __future__ import annotations
 
 import copy
-import platform
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from itertools import islice, pairwise
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -25,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torchvision.models.resnet import BasicBlock
 
+from facekit import processor
 from facekit.schema import DEFAULT_HEAD, EXPRESSIONS, INPUT_SIZE, KEYPOINTS, SHARED_STAGES
 
 Task = Literal["keypoints", "expression"]
@@ -283,13 +281,6 @@ class Branch(nn.Module):
         return {name: logits.mean(1) for name, logits in opinions.items()}
 
 
-@cache
-def _processor() -> str:
-    """Give what the system says of the processor."""
-    info = Path("/proc/cpuinfo")
-    return info.read_text() if info.is_file() else platform.processor()
-
-
 def _learns(module: nn.Module) -> bool:
     return any(parameter.requires_grad for parameter in module.parameters())
 
@@ -320,6 +311,6 @@ def multiplies_bfloat16(device: torch.device) -> bool:
     machines show them, take longer.
     """
     if device.type == "cpu":
-        by_vectors = torch.cpu._is_avx512_bf16_supported() and "AuthenticAMD" in _processor()
+        by_vectors = torch.cpu._is_avx512_bf16_supported() and "AuthenticAMD" in processor.told()
         return bool(torch.cpu._is_amx_tile_supported() or by_vectors)
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from facekit import model
+from facekit import processor
 from facekit.model import TASKS, Branch, ModelConfig, SharedNetwork, multiplies_bfloat16
 from facekit.schema import EXPRESSIONS, FERPLUS, INPUT_SIZE
 
@@ -105,5 +105,5 @@ class _Constant(torch.nn.Module):
 def test_bfloat16_is_taken_where_it_is_faster(monkeypatch, amx, vectors, vendor, expected):
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: vectors)
-    monkeypatch.setattr(model, "_processor", lambda: f"vendor_id : {vendor}")
+    monkeypatch.setattr(processor, "told", lambda: f"vendor_id : {vendor}")
     assert multiplies_bfloat16(torch.device("cpu")) is expected

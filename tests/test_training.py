@@ -165,11 +165,7 @@ def test_framed_faces_are_cut_on_the_way_to_the_aligned_ones():
 
 def test_framed_faces_are_drawn_in_other_crops_too(fer2013, points, tmp_path):
     reframed = replace(TINY, data=replace(TINY.data, reframed=(0.5, 1.0)))
-    with pytest.raises(StopIteration) as stopped:
-        steps = prepare(reframed, [load_dataset(fer2013), load_dataset(points)], tmp_path, CPU, False)
-        while True:
-            next(steps)
-    part = stopped.value.value.expressions["fer2013"]
+    part = prepared_from(reframed, fer2013, points, out=tmp_path).expressions["fer2013"]
     seen = part.train(~part.held_out)
     assert sum(float(samples.draws.sum()) for samples in seen) == pytest.approx((~part.held_out).sum())
     first, *others = seen
@@ -286,9 +282,11 @@ def test_folds_predict_every_row_once_by_a_network_that_did_not_see_it(fer2013, 
 
 def prepared_from(config: TrainConfig, *data: Path, out: Path) -> Prepared:
     steps = prepare(config, [load_dataset(path) for path in data], out, CPU, False)
-    with pytest.raises(StopIteration) as stopped:
-        next(steps)
-    return stopped.value.value
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stopped:
+            return stopped.value
 
 
 def held_rows(fer2013: Path, points: Path, tmp_path: Path) -> list[int]:

@@ -6,13 +6,13 @@ import json
 import os
 import platform
 from collections.abc import Collection, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from facekit import processor
 from facekit.backends import CARD, cut_crops, usual_threads
 from facekit.backends.onnx_graph import GRAPHS, Graph, detector_graph
 from facekit.errors import ConfigError, WeightsError
@@ -170,7 +170,6 @@ def _built(weights: str | os.PathLike[str], precision: str) -> tuple[dict[str, A
     return {**stored.header, "name": stored.name, "precision": "int8" if ranges else "fp32"}, models
 
 
-@cache
 def multiplies_int8() -> bool:
     """Tell whether the processor is known to sum products of 8-bit integers in 32 bits.
 
@@ -178,11 +177,7 @@ def multiplies_int8() -> bool:
     """
     if platform.system() == "Darwin":
         return platform.machine() == "arm64"
-    try:
-        told = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return False
-    return not {"avx512_vnni", "avx_vnni", "asimddp"}.isdisjoint(told.split())
+    return not {"avx512_vnni", "avx_vnni", "asimddp"}.isdisjoint(processor.told().split())
 
 
 def _read_export(folder: Path) -> tuple[dict[str, Any], dict[str, str]]:

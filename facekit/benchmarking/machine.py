@@ -6,12 +6,12 @@ import os
 import platform
 import re
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import torch
 
 import facekit
+from facekit import processor
 from facekit.backends import cores
 
 PACKAGES = ("torch", "torchvision", "numpy", "opencv-python", "scikit-image", "pillow")
@@ -21,7 +21,7 @@ def describe(device: torch.device | None = None) -> dict[str, Any]:
     """Give hardware and software as they stand in results files; without a device, any accelerator."""
     accelerator = accelerator_name(device or torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     return {
-        "processor": _processor(),
+        "processor": processor.name(),
         "cores": cores(),
         "capability": torch.backends.cpu.get_cpu_capability(),
         "accelerator": accelerator,
@@ -40,7 +40,7 @@ def load() -> float | None:
 
 def machine_name() -> str:
     """Name the processor as file names take it."""
-    return _slug(f"{_processor()}-{os.cpu_count()}")
+    return _slug(f"{processor.name()}-{os.cpu_count()}")
 
 
 def device_name(device: torch.device) -> str:
@@ -53,12 +53,6 @@ def accelerator_name(device: torch.device) -> str | None:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return None if device.type == "cpu" else device.type
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    names = re.findall(r"model name\s*: (.*)", info.read_text()) if info.is_file() else []
-    return str(names[0]) if names else platform.processor() or platform.machine()
 
 
 def _version(distribution: str) -> str | None:
