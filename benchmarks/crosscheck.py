@@ -116,7 +116,7 @@ def forward_seconds(analyzer: FaceAnalyzer, pictures: list[NDArray[np.uint8]]) -
         wholes = np.tile(np.array([[0, 0, 48, 48]], np.float32), (len(part), 1))
         crops = np.tile(np.eye(2, 3), (2, len(part), 1, 1))
         find_keypoints(analyzer.backend, part, each, crop_boxes(wholes, framing))
-        find_expressions(analyzer.backend, part, each, crops, [DEFAULT_HEAD])
+        find_expressions(analyzer.backend, part, each, crops, [DEFAULT_HEAD], np.ones(len(part), np.bool_))
     return time.perf_counter() - start
 
 

@@ -114,8 +114,8 @@ def accuracy(weights: str, data: Path, fer2013: Path, folders: Mapping[str, str]
 def pixels_to_scores(backend: Backend, grays: list[np.ndarray]) -> np.ndarray:
     """Give the probabilities (N, 7) of FER2013's own pixels."""
     whole = np.array([[0.0, 0.0, 48.0, 48.0]] * len(grays))
-    crops = geometry.crop(whole, 48)[None]
-    return find_expressions(backend, grays, np.arange(len(grays)), crops, [DEFAULT_HEAD])[DEFAULT_HEAD]
+    each, crops, framed = np.arange(len(grays)), geometry.crop(whole, 48)[None], np.ones(len(grays), np.bool_)
+    return find_expressions(backend, grays, each, crops, [DEFAULT_HEAD], framed)[DEFAULT_HEAD]
 
 
 def speed(weights: str, folders: Mapping[str, str]) -> list[Figure]:

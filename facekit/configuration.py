@@ -88,6 +88,9 @@ class ExpressionConfig:
 
     Attributes
     ----------
+    photos : str
+        The set, of those with aligned faces, whose training rows tell how frequent expressions are in photos;
+        empty: as frequent as in FER2013.
     distill : float
         Share of teachers' answers in the default head's targets.
     teachers : tuple of str
@@ -99,6 +102,7 @@ class ExpressionConfig:
     .. [1] L. Beyer et al., "Knowledge distillation: A good teacher is patient and consistent", CVPR 2022.
     """
 
+    photos: str = ""
     batch_size: int = 128
     smoothing: float = 0.1
     auxiliary: float = 0.2

@@ -55,7 +55,8 @@ STEPS: Final = (
     "The similarity (rotation, scale, shift; least squares) that brings the points frame_points to frame "
     "gives the 48x48 crop of stage 2, cut and normalised as above.",
     "Stage 2 gives logits for every head: softmax(logits / temperature[head]) are the probabilities of the "
-    "names heads[head], in this order.",
+    "names heads[head], in this order. To logits / temperature of faces of photos, all but those of the next "
+    "step, photo_bias[head] is added, where there is one.",
     "A picture of 48x48 pixels that is a face framed as FER2013's are (detector none) gives two crops, "
     "itself and one half way to the aligned one: the mean of both matrices from crop to picture. The "
     "probabilities of both are averaged.",
@@ -161,6 +162,7 @@ def _card(stored: StoredWeights, detector: StoredWeights | None) -> dict[str, An
         "name": stored.name,
         "weights_sha256": stored.sha256,
         **{key: header[key] for key in kept},
+        "photo_bias": header.get("photo_bias", {}),
         "heads": header["model"]["heads"],
         "keypoints": KEYPOINTS,
         "tilted": round(math.degrees(TILTED), 3),

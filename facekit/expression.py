@@ -17,6 +17,7 @@ def find_expressions(
     picture_of_face: NDArray[np.int64],
     image_from_crops: NDArray[np.float64],
     heads: Collection[str],
+    framed: NDArray[np.bool_],
 ) -> dict[str, NDArray[np.float32]]:
     """Name the expressions of faces.
 
@@ -29,24 +30,30 @@ def find_expressions(
         Of each face's L crops, whose answers are averaged.
     heads : collection of str
         Of the network's expression heads.
+    framed : (N,) bool
+        Which faces come framed as FER2013's do: to the others a head's `photo_bias` applies, if it has one.
 
     Returns
     -------
     dict of head to (N, C) float32, calibrated probabilities, rows sum to 1
     """
-    temperature = backend.header["temperature"]
+    temperature, biases = backend.header["temperature"], backend.header.get("photo_bias", {})
     told = []
     for image_from_crop in image_from_crops:
         crops = backend.warp(grays, picture_of_face, image_from_crop, ALIGNED_SIZE)
         told.append(backend.expression(crops, heads))
-    return {
-        head: np.mean([calibrated(logits[head], temperature[head]) for logits in told], 0, np.float32)
-        for head in heads
-    }
+    scores = {}
+    for head in heads:
+        bias = np.where(framed[:, None], 0.0, biases.get(head, 0.0))
+        each = [calibrated(logits[head], temperature[head], bias) for logits in told]
+        scores[head] = np.asarray(np.mean(each, 0), np.float32)
+    return scores
 
 
-def calibrated(logits: NDArray[np.float32], temperature: float) -> NDArray[np.float32]:
-    """Give the softmax (N, C) of logits (N, C) divided by a temperature fitted on held-out faces."""
-    scaled = logits.astype(np.float64) / temperature
+def calibrated(
+    logits: NDArray[np.float32], temperature: float, bias: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    """Give the softmax (N, C) of logits (N, C) divided by a temperature, plus a bias (N, C) or (N, 1)."""
+    scaled = logits.astype(np.float64) / temperature + bias
     powers = np.exp(scaled - scaled.max(1, keepdims=True, initial=-np.inf))
     return np.asarray(powers / powers.sum(1, keepdims=True), np.float32)

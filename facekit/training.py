@@ -49,6 +49,9 @@ WIDEST = 1.2
 SPREAD = 0.025
 """Standard deviation of the normal prior of what `fit_scaling` adds to the identity."""
 
+MANY = 3000
+"""Faces that tell how frequent expressions are in photos."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -371,12 +374,18 @@ def finish(
     """Calibrate on held-out samples and give the weights' header."""
     figures: dict[str, float] = {}
     temperature = dict.fromkeys(config.model.heads, 1.0)
+    photo_bias: dict[str, list[float]] = {}
     for objective in objectives:
         figures |= objective.validate(network)
         if isinstance(objective, ExpressionObjective) and objective.held_out:
             if isinstance(network, SharedNetwork):  # a baseline has no head for it
                 network.map_logits(DEFAULT_HEAD, *fit_scaling(objective, network))
             temperature = {head: fit_temperature(objective, network, head) for head in config.model.heads}
+            if photos := prepared.expressions.get(config.expression.photos):
+                told = chosen(take(photos.samples, ~photos.held_out), MANY)
+                assert told is not None
+                answers = objective.answers(network, to_device(told, objective.train.draws.device))
+                photo_bias[DEFAULT_HEAD] = fit_photo_bias(*answers, temperature[DEFAULT_HEAD])
     settings = {
         f.name: getattr(config, f.name)
         for f in fields(config)
@@ -390,6 +399,7 @@ def finish(
         "crop_factor": config.data.crop_factor,
         "frame": None if prepared.frame is None else prepared.frame.tolist(),
         "temperature": temperature,
+        "photo_bias": photo_bias,
         "sigma_factor": figures.pop("sigma_factor", 1.0),
         "held_out_figures": {
             name: round(figure, 5) if math.isfinite(figure) else None for name, figure in figures.items()
@@ -461,6 +471,26 @@ def fit_scaling(objective: ExpressionObjective, network: nn.Module) -> tuple[Ten
 
     optimizer.step(loss)  # type: ignore[no-untyped-call]
     return (identity + matrix).detach(), (bias * temperature()).detach()
+
+
+def fit_photo_bias(logits: Tensor, labels: Tensor, temperature: float) -> list[float]:
+    """Fit the bias (C,) of scaled logits (N, C) that makes labels (N,) likeliest, with a normal prior.
+
+    Of rows that the network was trained on, too: it knows these better, but is no surer than of others how
+    frequent expressions are.
+    """
+    bias = torch.zeros(logits.shape[1], device=logits.device, requires_grad=True)
+    optimizer = torch.optim.LBFGS([bias], max_iter=200, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        unlikely = F.cross_entropy(logits / temperature + bias, labels, reduction="sum")
+        mean = (unlikely + bias.square().sum() / 2) / len(labels)
+        mean.backward()  # type: ignore[no-untyped-call]
+        return mean
+
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    return [round(float(each), 3) for each in bias.detach()]
 
 
 def fit_temperature(objective: ExpressionObjective, network: nn.Module, head: str) -> float:

@@ -87,8 +87,9 @@ class Weights:
     header : dict
         ``mean`` and ``std`` (normalisation of 0..1 gray), ``crop_factor`` (side of stage 1's crop over the
         side of the square around the 15 points), ``frame`` (5 points (x, y) of schema.ALIGNED_POINTS in the
-        48x48 crop), ``temperature`` by head, ``sigma_factor``, and the record: data, held-out rows, metrics,
-        commit.
+        48x48 crop), ``temperature`` by head, ``photo_bias`` (by head, one a class, for faces that do not come
+        framed as FER2013's; none where it is missing), ``sigma_factor``, and the record: data, held-out rows,
+        metrics, commit.
     sha256 : str
         Of the file.
     baseline : BaselineNetwork or None
@@ -257,7 +258,10 @@ def completed(weights: Weights | StoredWeights, usual: Weights | StoredWeights) 
 def of_its_task(header: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out of a header what belongs to a task that its network was not trained for."""
     tasks = header["model"]["tasks"]
-    idle = {"expression": ("temperature", "frame"), "keypoints": ("crop_factor", "sigma_factor")}
+    idle = {
+        "expression": ("temperature", "photo_bias", "frame"),
+        "keypoints": ("crop_factor", "sigma_factor"),
+    }
     return {
         key: value
         for key, value in header.items()

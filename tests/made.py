@@ -33,6 +33,7 @@ def weights(folder: Path, seed: int = 0) -> str:
         "crop_factor": 1.6,
         "frame": (np.array(MEAN_FACE)[list(ALIGNED_POINTS)] * 32 + 23.5).tolist(),
         "temperature": dict.fromkeys(HEADS, 0.2),
+        "photo_bias": {"fer2013": [0.5, 0.0, 0.1, -0.5, 0.0, -0.2, 1.0]},
         "sigma_factor": 1.0,
     }
     path = folder / f"untrained-{seed}.safetensors"

@@ -80,6 +80,24 @@ def test_fer2013_faces_are_seen_as_they_are_and_half_way_to_their_frame(analyzer
     assert np.abs(told[0] - told[-1]).max() > 1e-3
 
 
+def test_photos_alone_get_the_bias_of_photos(analyzer, monkeypatch):
+    biased = analyzer.backend.header["photo_bias"]
+    assert list(biased) == ["fer2013"]
+    for framed in (False, True):
+        dataset = made.expression_set(
+            ["happy", "sad"], fer2013_frame=framed, load=lambda place: made.picture(place, 48)
+        )
+        found = {}
+        for bias in (biased, {}):
+            monkeypatch.setitem(analyzer.backend.header, "photo_bias", bias)
+            for head in ("fer2013", "ferplus"):
+                found[head, bool(bias)] = evaluate(dataset, analyzer=analyzer, head=head).predictions.scores
+        np.testing.assert_array_equal(found["ferplus", True], found["ferplus", False])
+        expected = found["fer2013", False] * (1 if framed else np.exp(biased["fer2013"]))
+        expected /= expected.sum(1, keepdims=True)
+        np.testing.assert_allclose(found["fer2013", True], expected, atol=1e-6)
+
+
 def test_analyses_answer_of_pictures_of_fer2013s_size_as_evaluations_do(analyzer):
     dataset = made.expression_set(
         ["happy", "sad"], fer2013_frame=True, load=lambda place: made.picture(place, 48)

@@ -128,7 +128,7 @@ def by_card(folder: Path, picture: np.ndarray, box: np.ndarray) -> tuple[np.ndar
     a, b, dx, dy = np.linalg.lstsq(np.array(rows), np.ravel(card["frame"]), rcond=None)[0]
     aligned = np.linalg.inv([[a, -b, dx], [b, a, dy], [0, 0, 1]])[:2]
     logits = run["expression"](["fer2013"], {"crops": cut(aligned, 48)})[0][0]
-    powers = np.exp(logits / card["temperature"]["fer2013"])
+    powers = np.exp(logits / card["temperature"]["fer2013"] + card["photo_bias"].get("fer2013", 0.0))
     return points, powers / powers.sum()
 
 

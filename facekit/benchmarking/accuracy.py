@@ -106,7 +106,8 @@ def _fer2013_as_it_is(setting: Setting, mirrored: bool) -> dict[str, Any]:
     for places in np.array_split(np.arange(len(dataset)), -(-len(dataset) // TOGETHER)):
         grays = [to_gray(dataset.load(place)) for place in places]
         image_from_crops = np.stack([np.tile(crop, (len(grays), 1, 1)) for crop in crops])
-        found = find_expressions(backend, grays, np.arange(len(grays)), image_from_crops, [DEFAULT_HEAD])
+        each, framed = np.arange(len(grays)), np.ones(len(grays), np.bool_)
+        found = find_expressions(backend, grays, each, image_from_crops, [DEFAULT_HEAD], framed)
         scores.append(found[DEFAULT_HEAD])
     figures = expression_metrics(expression_indices(dataset.labels, len(dataset)), np.concatenate(scores))
     told = {"n": len(dataset), "weights": backend.name, "keypoints": None}

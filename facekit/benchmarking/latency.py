@@ -63,7 +63,9 @@ def parts(analyzer: FaceAnalyzer, picture: NDArray[np.uint8]) -> dict[str, Calla
         "detect": lambda: analyzer.detector([picture]),
         "keypoints": lambda: find_keypoints(analyzer.backend, grays, first, crops),
         "align": lambda: align(points, frame),
-        "expression": lambda: find_expressions(analyzer.backend, grays, first, matrices, [DEFAULT_HEAD]),
+        "expression": lambda: find_expressions(
+            analyzer.backend, grays, first, matrices, [DEFAULT_HEAD], np.zeros(1, np.bool_)
+        ),
         "whole": lambda: analyzer(picture),
     }
 
