@@ -27,7 +27,7 @@ from facekit.fitting import FitConfig
 from facekit.model import ModelConfig, SharedNetwork
 from facekit.preparation import Prepared, prepare
 from facekit.schema import EXPRESSIONS, MEAN_FACE
-from facekit.training import fit_scaling, train
+from facekit.training import fit_photo_bias, fit_scaling, train
 from facekit.weights import load_weights, seen_by
 
 CPU = torch.device("cpu")
@@ -256,6 +256,19 @@ def test_the_default_head_learns_which_expressions_are_taken_for_one_another():
     unlike = matrix - torch.eye(7)
     assert unlike[2, 4] > 0.08 > 3 * unlike[4, 2].abs()
     assert unlike[0, 0] - unlike.diag()[1:].mean() < -0.08
+
+
+def test_a_set_of_photos_tells_how_frequent_expressions_are_in_them(fer2013, points, faces, tmp_path):
+    logits = torch.randn(20_000, 7, generator=torch.Generator().manual_seed(0))
+    bias = torch.tensor([0.5, -1.0, 0.2, 0.0, 1.0, -0.5, -0.2])
+    labels = (logits / 0.8 + bias).softmax(1).multinomial(1, generator=torch.Generator().manual_seed(1))[:, 0]
+    found = torch.tensor(fit_photo_bias(logits, labels, 0.8))
+    assert torch.allclose(found - found.mean(), bias - bias.mean(), atol=0.1)
+    photos = replace(TINY, expression=replace(TINY.expression, photos="faces"))
+    run(photos, [fer2013, points, faces], tmp_path)
+    told = load_weights(tmp_path).header["photo_bias"]["fer2013"]
+    # The class folders hold the first three expressions alone.
+    assert min(told[:3]) > max(told[3:])
 
 
 def test_what_maps_logits_maps_their_mean():
@@ -587,7 +600,10 @@ def test_a_wrong_configuration_is_refused(tmp_path, text, message):
 def test_the_shipped_configurations_are_readable():
     folder = Path(__file__).parents[1] / "configs"
     shipped = read_config(folder / "shipped.toml")
-    closer, third = (read_config(name) for name in shipped.weights)
+    reframed, beside = (read_config(name) for name in shipped.weights)
+    assert reframed.start == shipped.weights[1]
+    assert reframed.model == beside.model == shipped.model
+    closer, third = (read_config(name) for name in beside.weights)
     assert third.start == closer.start
     assert third.model == shipped.model
     further_mean = read_config(read_config(third.start).start)
