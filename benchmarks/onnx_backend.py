@@ -34,12 +34,12 @@ import torch
 
 from facekit import FaceAnalyzer, geometry, load_dataset
 from facekit.backends import Backend, make_backend
+from facekit.benchmarking.accuracy import scores_as_they_are
 from facekit.benchmarking.machine import load
 from facekit.benchmarking.measuring import Clock, Figure, in_turns, timing, value
 from facekit.benchmarking.results import RESULTS, write_result
 from facekit.data.label_boxes import label_boxes
 from facekit.export import PRECISIONS, export_networks
-from facekit.expression import find_expressions
 from facekit.images import to_gray
 from facekit.keypoints import find_keypoints
 from facekit.metrics import expression_metrics, keypoint_metrics
@@ -89,14 +89,12 @@ def accuracy(weights: str, data: Path, fer2013: Path, folders: Mapping[str, str]
     helen = helen.select(np.isin(helen.rows, header["data"]["helen_train"]["held_out_rows"]))
     assert expressions.labels is not None
     assert helen.points is not None
-    grays = [expressions.load(place) for place in range(len(expressions))]
     faces = [to_gray(helen.load(place)) for place in range(len(helen))]
     boxes = geometry.square(label_boxes(helen.points), header["crop_factor"])
     truth = np.array([header["model"]["heads"]["fer2013"].index(label) for label in expressions.labels])
     figures = []
     for name, backend in backends.items():
-        batches = (grays[start : start + 64] for start in range(0, len(grays), 64))
-        scores = np.concatenate([pixels_to_scores(backend, batch) for batch in batches])
+        scores = scores_as_they_are(backend, expressions)
         points, sigma = find_keypoints(backend, faces, np.arange(len(faces)), boxes)
         nme = keypoint_metrics(helen.points, points, sigma, boxes[:, 2] - boxes[:, 0]).nme
         told = expression_metrics(truth, scores)
@@ -109,13 +107,6 @@ def accuracy(weights: str, data: Path, fer2013: Path, folders: Mapping[str, str]
         size = sum(path.stat().st_size for path in Path(folder).glob("*.onnx"))
         figures.append(value("files", size / 1e6, "MB", run=f"onnx {precision}"))
     return figures
-
-
-def pixels_to_scores(backend: Backend, grays: list[np.ndarray]) -> np.ndarray:
-    """Give the probabilities (N, 7) of FER2013's own pixels."""
-    whole = np.array([[0.0, 0.0, 48.0, 48.0]] * len(grays))
-    each, crops, framed = np.arange(len(grays)), geometry.crop(whole, 48)[None], np.ones(len(grays), np.bool_)
-    return find_expressions(backend, grays, each, crops, [DEFAULT_HEAD], framed)[DEFAULT_HEAD]
 
 
 def speed(weights: str, folders: Mapping[str, str]) -> list[Figure]:

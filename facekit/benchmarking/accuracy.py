@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from facekit import FaceAnalyzer, evaluate, geometry
+from facekit.backends import Backend
 from facekit.benchmarking.measuring import Case, Figure, Setting, UnavailableError
 from facekit.data.catalog import load_dataset
 from facekit.data.holdout import content_hash, held_out
@@ -101,6 +102,14 @@ def _fer2013_alone(setting: Setting) -> dict[str, Any]:
 def _fer2013_as_it_is(setting: Setting, mirrored: bool) -> dict[str, Any]:
     """Measure stage 2 alone, on the pictures' own pixels."""
     dataset, backend = load_dataset(setting.csv_of_fer2013()).split("PublicTest"), _analyzer(setting).backend
+    scores = scores_as_they_are(backend, dataset, mirrored)
+    figures = expression_metrics(expression_indices(dataset.labels, len(dataset)), scores)
+    told = {"n": len(dataset), "weights": backend.name, "keypoints": None}
+    return told | {"expression": figures.to_dict()}
+
+
+def scores_as_they_are(backend: Backend, dataset: Dataset, mirrored: bool = False) -> NDArray[np.float32]:
+    """Give the default head's scores (N, C) of FER2013's own pixels, or the mean with their mirror's."""
     crops = [np.eye(2, 3), np.array(mirroring_matrix(ALIGNED_SIZE))][: 1 + mirrored]
     scores = []
     for places in np.array_split(np.arange(len(dataset)), -(-len(dataset) // TOGETHER)):
@@ -109,9 +118,7 @@ def _fer2013_as_it_is(setting: Setting, mirrored: bool) -> dict[str, Any]:
         each, framed = np.arange(len(grays)), np.ones(len(grays), np.bool_)
         found = find_expressions(backend, grays, each, image_from_crops, [DEFAULT_HEAD], framed)
         scores.append(found[DEFAULT_HEAD])
-    figures = expression_metrics(expression_indices(dataset.labels, len(dataset)), np.concatenate(scores))
-    told = {"n": len(dataset), "weights": backend.name, "keypoints": None}
-    return told | {"expression": figures.to_dict()}
+    return np.concatenate(scores)
 
 
 def _helen(setting: Setting) -> dict[str, Any]:
