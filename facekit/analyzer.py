@@ -229,9 +229,7 @@ class FaceAnalyzer:
         points, sigma = find_keypoints(self.backend, grays, picture_of_face, crop_boxes)
         aligned = align(points, self.backend.header["frame"])
         crops = aligned[None] if framed is None else crops_of_framed(aligned, framed)
-        come_framed = np.full(len(points), framed is not None)
-        if framed is not None:
-            come_framed &= np.isfinite(framed).all(1)
+        come_framed = np.zeros(len(points), np.bool_) if framed is None else np.isfinite(framed[:, 0])
         scores = find_expressions(self.backend, grays, picture_of_face, crops, heads, come_framed)
         faces = FaceArrays(points, sigma, aligned, scores)
         if not tta:

@@ -7,7 +7,7 @@ import logging
 import math
 import os
 import subprocess
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -456,20 +456,16 @@ def fit_scaling(objective: ExpressionObjective, network: nn.Module) -> tuple[Ten
     free = identity.new_zeros(()).requires_grad_()
     matrix = torch.zeros_like(identity, requires_grad=True)
     bias = identity.new_zeros(len(identity)).requires_grad_()
-    optimizer = torch.optim.LBFGS([free, matrix, bias], max_iter=200, line_search_fn="strong_wolfe")
 
     def temperature() -> Tensor:
         return (WIDEST * free.tanh()).exp()
 
     def loss() -> Tensor:
-        optimizer.zero_grad()
         told = logits @ (identity + matrix).T / temperature() + bias
         prior = ((matrix / SPREAD).square().sum() + bias.square().sum()) / 2
-        unlikely = F.cross_entropy(told, labels, reduction="sum") + prior
-        (unlikely / len(labels)).backward()  # type: ignore[no-untyped-call]
-        return unlikely / len(labels)
+        return (F.cross_entropy(told, labels, reduction="sum") + prior) / len(labels)
 
-    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    _minimise(loss, [free, matrix, bias])
     return (identity + matrix).detach(), (bias * temperature()).detach()
 
 
@@ -480,17 +476,26 @@ def fit_photo_bias(logits: Tensor, labels: Tensor, temperature: float) -> list[f
     frequent expressions are.
     """
     bias = torch.zeros(logits.shape[1], device=logits.device, requires_grad=True)
-    optimizer = torch.optim.LBFGS([bias], max_iter=200, line_search_fn="strong_wolfe")
 
     def loss() -> Tensor:
-        optimizer.zero_grad()
         unlikely = F.cross_entropy(logits / temperature + bias, labels, reduction="sum")
-        mean = (unlikely + bias.square().sum() / 2) / len(labels)
-        mean.backward()  # type: ignore[no-untyped-call]
-        return mean
+        return (unlikely + bias.square().sum() / 2) / len(labels)
 
-    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    _minimise(loss, [bias])
     return [round(float(each), 3) for each in bias.detach()]
+
+
+def _minimise(loss: Callable[[], Tensor], unknowns: Sequence[Tensor]) -> None:
+    """Change tensors in place until a smooth loss () of theirs is least."""
+    optimizer = torch.optim.LBFGS(unknowns, max_iter=200, line_search_fn="strong_wolfe")
+
+    def differentiated() -> Tensor:
+        optimizer.zero_grad()
+        value = loss()
+        value.backward()  # type: ignore[no-untyped-call]
+        return value
+
+    optimizer.step(differentiated)  # type: ignore[no-untyped-call]
 
 
 def fit_temperature(objective: ExpressionObjective, network: nn.Module, head: str) -> float:
