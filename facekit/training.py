@@ -196,6 +196,9 @@ def _with_labels(config: TrainConfig, datasets: Sequence[Dataset]) -> TrainConfi
     if tasks != wanted:
         rest = f"{config.start} does" if config.start else "in an analysis the shipped weights do"
         _log.warning("the data teach %s alone; %s the rest", *tasks, rest)
+    photos = config.expression.photos if "expression" in tasks else ""
+    if photos and photos not in {dataset.name for dataset in datasets if _teaches(dataset, "expression")}:
+        _log.warning("photos = %r: no such labels among the data; photos get FER2013's frequencies", photos)
     return replace(config, model=replace(config.model, tasks=tasks))
 
 
@@ -479,7 +482,7 @@ def fit_photo_bias(logits: Tensor, labels: Tensor, temperature: float) -> list[f
 
     def loss() -> Tensor:
         unlikely = F.cross_entropy(logits / temperature + bias, labels, reduction="sum")
-        return (unlikely + bias.square().sum() / 2) / len(labels)
+        return (unlikely + bias.square().sum() / 2) / max(1, len(labels))
 
     _minimise(loss, [bias])
     return [round(float(each), 3) for each in bias.detach()]

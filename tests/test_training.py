@@ -264,11 +264,18 @@ def test_a_set_of_photos_tells_how_frequent_expressions_are_in_them(fer2013, poi
     labels = (logits / 0.8 + bias).softmax(1).multinomial(1, generator=torch.Generator().manual_seed(1))[:, 0]
     found = torch.tensor(fit_photo_bias(logits, labels, 0.8))
     assert torch.allclose(found - found.mean(), bias - bias.mean(), atol=0.1)
+    assert fit_photo_bias(logits[:0], labels[:0], 0.8) == [0.0] * 7
     photos = replace(TINY, expression=replace(TINY.expression, photos="faces"))
     run(photos, [fer2013, points, faces], tmp_path)
     told = load_weights(tmp_path).header["photo_bias"]["fer2013"]
     # The class folders hold the first three expressions alone.
     assert min(told[:3]) > max(told[3:])
+
+
+def test_a_set_of_photos_that_is_not_among_the_data_is_missed(fer2013, points, tmp_path, caplog):
+    run(replace(TINY, expression=replace(TINY.expression, photos="faces")), [fer2013, points], tmp_path)
+    assert "photos = 'faces'" in caplog.text
+    assert load_weights(tmp_path).header["photo_bias"] == {}
 
 
 def test_what_maps_logits_maps_their_mean():
