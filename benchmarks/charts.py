@@ -53,8 +53,8 @@ class Scale:
         return self.start + (at - low) / ((high - low) or 1) * (self.stop - self.start)
 
     def ticks(self) -> list[float]:
-        """Give round values within the scale."""
-        if self.log:
+        """Give round values within the scale, evenly spaced where it covers less than a power of ten."""
+        if self.log and self.high >= 10 * self.low:
             decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
             steps = (1, 2, 5) if self.high / self.low < 150 else (1,)
             every = [step * 10.0**decade for decade in decades for step in steps]

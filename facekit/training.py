@@ -180,7 +180,7 @@ def _with_own_names(datasets: Sequence[Dataset]) -> None:
 
 
 def _with_labels(config: TrainConfig, datasets: Sequence[Dataset]) -> TrainConfig:
-    """Leave out the task that the data do not teach, or the run is not to.
+    """Leave out the task that the data do not teach, or the run is not to; log what else they lack.
 
     Raises
     ------

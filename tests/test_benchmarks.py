@@ -670,6 +670,7 @@ def test_a_scale_takes_values_to_pixels_evenly_or_by_logarithms(scripts):
     log = scripts.charts.Scale(1, 1000, 0, 300, True)
     assert [round(log(at), 9) for at in (1, 10, 1000)] == [0, 100, 300]
     assert log.ticks() == [1, 10, 100, 1000]
+    assert scripts.charts.Scale(8, 18, 0, 300, True).ticks() == [8, 10, 12, 14, 16, 18]
 
 
 def test_charts_are_svg_for_light_and_dark_pages(scripts):
