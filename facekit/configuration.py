@@ -45,6 +45,9 @@ class DataConfig:
     held_out_as : str
         Weights, a shipped name or a file, whose held-out rows are held out again, so that figures compare;
         the counts of `held_out` are for sets that they do not know.
+    returned : mapping of set to float
+        Sets whose held-out rows are drawn like the others, so many times as often, once they have told what
+        TrainConfig.calibrated_by took from them.
     leave_out : tuple of str
         Sets that are not used at all.
     balanced : bool
@@ -61,6 +64,7 @@ class DataConfig:
     label_weight: Mapping[str, float] = field(default_factory=dict)
     held_out: Mapping[str, int] = field(default_factory=dict)
     held_out_as: str = ""
+    returned: Mapping[str, float] = field(default_factory=dict)
     leave_out: tuple[str, ...] = ()
     balanced: bool = False
     detector: str = "auto"
@@ -134,6 +138,9 @@ class TrainConfig:
         Weights, named as `start` is, with whose trunk, or last member if they have several, those members of
         the ensemble begin that `start` lacks, in their order, each with its heads; members beyond these begin
         fresh.
+    calibrated_by : str
+        Weights, named as `start` is, of the same run but for the rows that it held out and this one returns:
+        their answers to these are what the answers are calibrated by; empty: the run's own are.
     teach : tuple of str
         The tasks that the run teaches, of those that the data have labels for; empty: all of them.
     model, fit, data, keypoints, expression
@@ -146,6 +153,7 @@ class TrainConfig:
     start: str = ""
     averaged: Mapping[str, float] = field(default_factory=dict)
     joined: tuple[str, ...] = ()
+    calibrated_by: str = ""
     teach: tuple[Task, ...] = ()
     model: ModelConfig = ModelConfig(heads=HEADS)
     fit: FitConfig = FitConfig()
@@ -161,13 +169,15 @@ class TrainConfig:
             start=named(self.start),
             averaged={named(name): share for name, share in self.averaged.items()},
             joined=tuple(map(named, self.joined)),
+            calibrated_by=named(self.calibrated_by),
             expression=replace(self.expression, teachers=tuple(map(named, self.expression.teachers))),
         )
 
     @property
     def weights(self) -> tuple[str, ...]:
         """Names of the weights that the run needs."""
-        return tuple(filter(None, (self.start, *self.averaged, *self.joined, *self.expression.teachers)))
+        first = (self.start, *self.averaged, *self.joined, self.calibrated_by)
+        return tuple(filter(None, (*first, *self.expression.teachers)))
 
 
 def read_config(path: str | os.PathLike[str]) -> TrainConfig:

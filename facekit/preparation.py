@@ -45,7 +45,7 @@ from facekit.keypoints import find_keypoints
 from facekit.model import SharedNetwork
 from facekit.objectives import KeypointObjective
 from facekit.schema import ALIGNED_POINTS, PIXEL_MEAN, PIXEL_STD
-from facekit.weights import Weights, read_weights
+from facekit.weights import Weights, read_weights, rows_held_out
 from facekit.writing import write_atomically
 
 S = TypeVar("S", KeypointSamples, ExpressionSamples)
@@ -67,6 +67,8 @@ class Part(Generic[S]):
         What training must not see.
     keys : (N,) str
         Each sample as "set:row".
+    returned : (N,) bool
+        What training had held out before.
     copies : samples or None
         Mirrored and shifted copies that balance the expressions.
     copied : (M,) int64
@@ -78,6 +80,7 @@ class Part(Generic[S]):
     samples: S
     held_out: NDArray[np.bool_]
     keys: NDArray[np.str_]
+    returned: NDArray[np.bool_]
     copies: S | None = None
     copied: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     views: tuple[S, ...] = ()
@@ -227,14 +230,19 @@ def _part(config: TrainConfig, dataset: Dataset, samples: S, known: Mapping[str,
     """Hold out the known rows, else by person or photo where the dataset names them, else by content."""
     keys = np.array([f"{dataset.name}:{row}" for row in dataset.rows])
     if dataset.name in known:
-        return Part(samples, np.isin(dataset.rows, known[dataset.name]["held_out_rows"]), keys)
-    groups = dataset.groups if dataset.groups is not None else [None] * len(dataset)
-    owners = [
-        str(group) if group is not None else content_hash(canvas)
-        for group, canvas in zip(groups, samples.canvases.numpy(), strict=True)
-    ]
-    mask = held_out(owners, config.data.held_out.get(dataset.name, 0))
-    return Part(samples, mask, keys)
+        mask = np.isin(dataset.rows, rows_held_out(known[dataset.name]))
+    else:
+        groups = dataset.groups if dataset.groups is not None else [None] * len(dataset)
+        owners = [
+            str(group) if group is not None else content_hash(canvas)
+            for group, canvas in zip(groups, samples.canvases.numpy(), strict=True)
+        ]
+        mask = held_out(owners, config.data.held_out.get(dataset.name, 0))
+    none = np.zeros_like(mask)
+    if dataset.name not in config.data.returned:
+        return Part(samples, mask, keys, none)
+    times = torch.where(torch.from_numpy(mask), config.data.returned[dataset.name], 1.0)
+    return Part(replace(samples, draws=samples.draws * times), none, keys, mask)
 
 
 def _balanced(
@@ -264,8 +272,7 @@ def seen_contents(prepared: Prepared, datasets: Sequence[Dataset]) -> list[bytes
         for dataset in datasets:
             if dataset.name in kind:
                 part = kind[dataset.name]
-                drawn = {int(key.rpartition(":")[2]) for key in part.keys[~part.held_out]}
-                shown = dataset.select(np.isin(dataset.rows, list(drawn)))
+                shown = dataset.select(np.isin(dataset.rows, _rows(part.keys[~part.held_out])))
                 hashes |= {content_hash(gray) for _, gray in read_pictures(shown)}
     return sorted(hashes)
 
@@ -274,11 +281,17 @@ def _record(*kinds: Mapping[str, Part[Any]]) -> dict[str, Any]:
     record: dict[str, Any] = {}
     for kind in kinds:
         for name, part in kind.items():
-            rows = [int(key.rpartition(":")[2]) for key in part.keys[part.held_out]]
+            rows = _rows(part.keys[part.held_out])
             record[name] = {"train": len(part.keys) - len(rows), "held_out_rows": rows}
+            if part.returned.any():
+                record[name]["returned_rows"] = _rows(part.keys[part.returned])
             if part.copies is not None:
                 record[name]["copies"] = len(part.copies)
     return record
+
+
+def _rows(keys: NDArray[np.str_]) -> list[int]:
+    return [int(key.rpartition(":")[2]) for key in keys]
 
 
 def _train_aligner(

@@ -40,7 +40,15 @@ from facekit.preparation import (
     stage_1,
 )
 from facekit.schema import BOX_FACTOR, DEFAULT_HEAD, PIXEL_MEAN, PIXEL_STD
-from facekit.weights import Weights, load_stages, load_weights, model_record, of_its_task, save_weights
+from facekit.weights import (
+    Weights,
+    load_stages,
+    load_weights,
+    model_record,
+    of_its_task,
+    read_weights,
+    save_weights,
+)
 from facekit.writing import write_atomically
 
 WIDEST = 1.2
@@ -112,6 +120,8 @@ def train(
         raise ConfigError(f"start = {config.start!r}: these weights have seen the folds' rows")
     if config.averaged and not config.start:
         raise ConfigError("averaged: expected start, whose share is what others leave")
+    if bool(config.data.returned) != bool(config.calibrated_by):
+        raise ConfigError("returned and calibrated_by: expected both, for returned rows calibrate nothing")
     if config.joined and not config.start:
         raise ConfigError("joined: expected start, which the ensemble's first member begins with")
     ready = yield from _runs_before(config, data, folder, resume, device, processes)
@@ -133,7 +143,7 @@ def train(
     if prepared.frame is None and prepared.keypoints and prepared.expressions:
         labelled = [dataset for dataset in datasets if dataset.labels is not None]
         prepared.frame = measure_frame(stage_1(network, on, config.data.crop_factor), labelled)
-    header = of_its_task(finish(config, prepared, network, objectives))
+    header = of_its_task(finish(config, prepared, network, objectives, ready.calibrated_by))
     seen = set(seen_contents(prepared, datasets))
     if given is not None:
         header = header_after(header, given, network)
@@ -372,23 +382,22 @@ def predict(
 
 
 def finish(
-    config: TrainConfig, prepared: Prepared, network: nn.Module, objectives: Sequence[Objective]
+    config: TrainConfig,
+    prepared: Prepared,
+    network: nn.Module,
+    objectives: Sequence[Objective],
+    calibrated_by: str = "",
 ) -> dict[str, Any]:
-    """Calibrate on held-out samples and give the weights' header."""
+    """Calibrate on held-out samples, or as other weights were, and give the weights' header."""
     figures: dict[str, float] = {}
-    temperature = dict.fromkeys(config.model.heads, 1.0)
-    photo_bias: dict[str, list[float]] = {}
+    calibration: dict[str, Any] = {"temperature": dict.fromkeys(config.model.heads, 1.0), "photo_bias": {}}
     for objective in objectives:
         figures |= objective.validate(network)
-        if isinstance(objective, ExpressionObjective) and objective.held_out:
-            if isinstance(network, SharedNetwork):  # a baseline has no head for it
-                network.map_logits(DEFAULT_HEAD, *fit_scaling(objective, network))
-            temperature = {head: fit_temperature(objective, network, head) for head in config.model.heads}
-            if photos := prepared.expressions.get(config.expression.photos):
-                told = chosen(take(photos.samples, ~photos.held_out), MANY)
-                assert told is not None
-                answers = objective.answers(network, to_device(told, objective.train.draws.device))
-                photo_bias[DEFAULT_HEAD] = fit_photo_bias(*answers, temperature[DEFAULT_HEAD])
+        if isinstance(objective, ExpressionObjective):
+            if calibrated_by:
+                calibration = _calibrate_as(calibrated_by, network)
+            elif objective.held_out:
+                calibration = _calibrate(config, prepared, network, objective)
     settings = {
         f.name: getattr(config, f.name)
         for f in fields(config)
@@ -401,17 +410,51 @@ def finish(
         "std": PIXEL_STD,
         "crop_factor": config.data.crop_factor,
         "frame": None if prepared.frame is None else prepared.frame.tolist(),
-        "temperature": temperature,
-        "photo_bias": photo_bias,
+        **calibration,
         "sigma_factor": figures.pop("sigma_factor", 1.0),
         "held_out_figures": {
             name: round(figure, 5) if math.isfinite(figure) else None for name, figure in figures.items()
         },
         "data": prepared.record,
-        "training": {"start": config.start, "averaged": dict(config.averaged), "joined": config.joined}
+        "training": {
+            "start": config.start,
+            "averaged": dict(config.averaged),
+            "joined": config.joined,
+            "calibrated_by": config.calibrated_by,
+        }
         | {name: asdict(value) for name, value in settings.items()},
         "commit": _commit(),
     }
+
+
+def _calibrate(
+    config: TrainConfig, prepared: Prepared, network: nn.Module, objective: ExpressionObjective
+) -> dict[str, Any]:
+    """Calibrate on held-out samples and give what the header says of it; `scaling` is in the network."""
+    told: dict[str, Any] = {}
+    if isinstance(network, SharedNetwork):  # a baseline has no head for it
+        matrix, bias = fit_scaling(objective, network)
+        network.map_logits(DEFAULT_HEAD, matrix, bias)
+        told["scaling"] = {DEFAULT_HEAD: {"matrix": matrix.tolist(), "bias": bias.tolist()}}
+    told["temperature"] = {head: fit_temperature(objective, network, head) for head in config.model.heads}
+    told["photo_bias"] = {}
+    if photos := prepared.expressions.get(config.expression.photos):
+        some = chosen(take(photos.samples, ~photos.held_out), MANY)
+        assert some is not None
+        answers = objective.answers(network, to_device(some, objective.train.draws.device))
+        bias_of_photos = fit_photo_bias(*answers, told["temperature"][DEFAULT_HEAD])
+        told["photo_bias"] = {DEFAULT_HEAD: bias_of_photos}
+    return told
+
+
+def _calibrate_as(weights: str, network: nn.Module) -> dict[str, Any]:
+    """Calibrate as other weights were, of the same network, and give what the header says of it."""
+    header = read_weights(weights).header
+    scaling, device = header["scaling"][DEFAULT_HEAD], next(network.parameters()).device
+    matrix, bias = (torch.tensor(scaling[part], device=device) for part in ("matrix", "bias"))
+    assert isinstance(network, SharedNetwork)
+    network.map_logits(DEFAULT_HEAD, matrix, bias)
+    return {key: header[key] for key in ("scaling", "temperature", "photo_bias")}
 
 
 def _commit() -> str | None:

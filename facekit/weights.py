@@ -113,6 +113,12 @@ def shipped() -> dict[str, dict[str, str]]:
     return manifest
 
 
+def rows_held_out(record: Mapping[str, Any]) -> list[int]:
+    """Give the rows of a set that its record in a header says were held out, and those returned since."""
+    rows: list[int] = record["held_out_rows"] + record.get("returned_rows", [])
+    return rows
+
+
 def describe_shipped() -> list[dict[str, Any]]:
     """Tell of each shipped weights file its name, version, tasks, parameters, class sets, file and sha256."""
     descriptions = []
@@ -259,7 +265,7 @@ def of_its_task(header: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out of a header what belongs to a task that its network was not trained for."""
     tasks = header["model"]["tasks"]
     idle = {
-        "expression": ("temperature", "photo_bias", "frame"),
+        "expression": ("scaling", "temperature", "photo_bias", "frame"),
         "keypoints": ("crop_factor", "sigma_factor"),
     }
     return {

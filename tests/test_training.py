@@ -11,6 +11,7 @@ import pytest
 import torch
 from data.small_sets import write_fer2013
 from PIL import Image
+from safetensors.torch import load_file
 from skimage.data import astronaut
 from torch.nn.functional import normalize
 
@@ -110,6 +111,42 @@ def test_rows_that_earlier_weights_held_out_are_held_out_again(fer2013, points, 
     run(replace(few, data=other), [fer2013, points], tmp_path / "second")
     first, second = (load_weights(tmp_path / name).header["data"] for name in ("first", "second"))
     assert first == second
+
+
+def test_returned_rows_are_learnt_from_and_calibration_is_that_of_the_run_without_them(
+    fer2013, points, tmp_path
+):
+    twin, other = tmp_path / "twin", tmp_path / "other"
+    run(TINY, [fer2013, points], twin)
+    data = DataConfig(crop_factor=1.6, held_out_as=str(twin), returned={"fer2013": 2.0})
+    config = replace(TINY, data=data, calibrated_by=str(twin))
+    assert run(config, [fer2013, points], other) == [1, 2]
+    before, after = load_weights(twin), load_weights(other)
+    held = before.header["data"]["fer2013"]["held_out_rows"]
+    assert after.header["data"]["fer2013"] == {"train": 39, "held_out_rows": [], "returned_rows": held}
+    assert after.header["data"]["points"] == before.header["data"]["points"]
+    contents = {content_hash(picture(max(0, row - (row == 1)))) for row in held}
+    for folder, seen in ((twin, set()), (other, contents)):
+        assert contents & set(seen_by(folder).view("V8").tolist()) == seen
+    for part in ("scaling", "temperature", "photo_bias"):
+        assert after.header[part] == before.header[part]
+    scaling = before.header["scaling"]["fer2013"]
+    learnt = load_file(other / "checkpoint.safetensors")["average.expression_heads.fer2013.bias"]
+    expected = torch.tensor(scaling["matrix"]) @ learnt + torch.tensor(scaling["bias"])
+    assert (expected - learnt).abs().max() > 0.01
+    torch.testing.assert_close(after.network.expression_heads["fer2013"].bias, expected, atol=1e-3, rtol=0)
+    again = prepared_from(replace(config, data=replace(data, held_out_as=str(other))), fer2013, out=tmp_path)
+    part = again.expressions["fer2013"]
+    assert [int(key.split(":")[1]) for key in part.keys[part.returned]] == held
+    assert part.samples.draws.tolist() == np.where(part.returned, 2.0, 1.0).tolist()
+
+
+@pytest.mark.parametrize(
+    "half", [{"calibrated_by": "default"}, {"data": DataConfig(returned={"fer2013": 1.0})}]
+)
+def test_returned_rows_and_other_weights_calibration_go_together(fer2013, points, tmp_path, half):
+    with pytest.raises(ConfigError, match="returned and calibrated_by: expected both"):
+        run(replace(TINY, **half), [fer2013, points], tmp_path)
 
 
 def test_a_resumed_run_ends_as_an_unbroken_one(fer2013, points, tmp_path):
@@ -607,8 +644,11 @@ def test_a_wrong_configuration_is_refused(tmp_path, text, message):
 def test_the_shipped_configurations_are_readable():
     folder = Path(__file__).parents[1] / "configs"
     shipped = read_config(folder / "shipped.toml")
-    reframed, beside = (read_config(name) for name in shipped.weights)
-    assert reframed.start == shipped.weights[1]
+    twin, halfway = (read_config(name) for name in (shipped.calibrated_by, shipped.start))
+    changes = {"name": twin.name, "calibrated_by": "", "data": replace(shipped.data, returned={})}
+    assert replace(shipped, **changes) == twin
+    reframed, beside = (read_config(name) for name in halfway.weights)
+    assert reframed.start == halfway.weights[1]
     assert reframed.model == beside.model == shipped.model
     closer, third = (read_config(name) for name in beside.weights)
     assert third.start == closer.start
