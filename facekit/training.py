@@ -10,6 +10,7 @@ import subprocess
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -126,6 +127,7 @@ def train(
         raise ConfigError("joined: expected start, which the ensemble's first member begins with")
     ready = yield from _runs_before(config, data, folder, resume, device, processes)
     given = of_tasks(load_weights(ready.start), wanted) if ready.start else None
+    calibration = _calibration_of(ready.calibrated_by, config) if ready.calibrated_by else {}
     config = _with_crop_factor(config, given)
     fresh = not ready.start and "keypoints" in config.model.tasks
     aligned_by = None if fresh else load_stages(ready.start or "default")
@@ -143,7 +145,7 @@ def train(
     if prepared.frame is None and prepared.keypoints and prepared.expressions:
         labelled = [dataset for dataset in datasets if dataset.labels is not None]
         prepared.frame = measure_frame(stage_1(network, on, config.data.crop_factor), labelled)
-    header = of_its_task(finish(config, prepared, network, objectives, ready.calibrated_by))
+    header = of_its_task(finish(config, prepared, network, objectives, calibration))
     seen = set(seen_contents(prepared, datasets))
     if given is not None:
         header = header_after(header, given, network)
@@ -386,18 +388,19 @@ def finish(
     prepared: Prepared,
     network: nn.Module,
     objectives: Sequence[Objective],
-    calibrated_by: str = "",
+    calibrated: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """Calibrate on held-out samples, or as other weights were, and give the weights' header."""
+    """Calibrate on held-out samples, or as `_calibration_of` other weights says, and give the header."""
     figures: dict[str, float] = {}
     calibration: dict[str, Any] = {"temperature": dict.fromkeys(config.model.heads, 1.0), "photo_bias": {}}
     for objective in objectives:
         figures |= objective.validate(network)
         if isinstance(objective, ExpressionObjective):
-            if calibrated_by:
-                calibration = _calibrate_as(calibrated_by, network)
+            if calibrated:
+                _map_logits(network, calibrated["scaling"])
             elif objective.held_out:
                 calibration = _calibrate(config, prepared, network, objective)
+    calibration = {"sigma_factor": figures.pop("sigma_factor", 1.0)} | calibration | dict(calibrated)
     settings = {
         f.name: getattr(config, f.name)
         for f in fields(config)
@@ -411,10 +414,8 @@ def finish(
         "crop_factor": config.data.crop_factor,
         "frame": None if prepared.frame is None else prepared.frame.tolist(),
         **calibration,
-        "sigma_factor": figures.pop("sigma_factor", 1.0),
-        "held_out_figures": {
-            name: round(figure, 5) if math.isfinite(figure) else None for name, figure in figures.items()
-        },
+        "held_out_figures": calibrated.get("held_out_figures", {})
+        | {name: round(figure, 5) if math.isfinite(figure) else None for name, figure in figures.items()},
         "data": prepared.record,
         "training": {
             "start": config.start,
@@ -434,27 +435,40 @@ def _calibrate(
     told: dict[str, Any] = {}
     if isinstance(network, SharedNetwork):  # a baseline has no head for it
         matrix, bias = fit_scaling(objective, network)
-        network.map_logits(DEFAULT_HEAD, matrix, bias)
         told["scaling"] = {DEFAULT_HEAD: {"matrix": matrix.tolist(), "bias": bias.tolist()}}
+        _map_logits(network, told["scaling"])
     told["temperature"] = {head: fit_temperature(objective, network, head) for head in config.model.heads}
     told["photo_bias"] = {}
     if photos := prepared.expressions.get(config.expression.photos):
         some = chosen(take(photos.samples, ~photos.held_out), MANY)
         assert some is not None
         answers = objective.answers(network, to_device(some, objective.train.draws.device))
-        bias_of_photos = fit_photo_bias(*answers, told["temperature"][DEFAULT_HEAD])
-        told["photo_bias"] = {DEFAULT_HEAD: bias_of_photos}
+        told["photo_bias"][DEFAULT_HEAD] = fit_photo_bias(*answers, told["temperature"][DEFAULT_HEAD])
     return told
 
 
-def _calibrate_as(weights: str, network: nn.Module) -> dict[str, Any]:
-    """Calibrate as other weights were, of the same network, and give what the header says of it."""
-    header = read_weights(weights).header
-    scaling, device = header["scaling"][DEFAULT_HEAD], next(network.parameters()).device
-    matrix, bias = (torch.tensor(scaling[part], device=device) for part in ("matrix", "bias"))
+def _map_logits(network: nn.Module, scaling: Mapping[str, Mapping[str, Any]]) -> None:
     assert isinstance(network, SharedNetwork)
-    network.map_logits(DEFAULT_HEAD, matrix, bias)
-    return {key: header[key] for key in ("scaling", "temperature", "photo_bias")}
+    device = next(network.parameters()).device
+    for head, parts in scaling.items():
+        matrix, bias = (torch.tensor(parts[name], device=device) for name in ("matrix", "bias"))
+        network.map_logits(head, matrix, bias)
+
+
+def _calibration_of(weights: str, config: TrainConfig) -> dict[str, Any]:
+    """Give what a header says of how its weights are calibrated, and what they know of held-out samples.
+
+    Raises
+    ------
+    ConfigError
+        Nothing, or of other heads.
+    """
+    header = read_weights(weights).header
+    heads = {head: list(classes) for head, classes in config.model.heads.items()}
+    if "scaling" not in header or header["model"]["heads"] != heads:
+        raise ConfigError(f"calibrated_by: {weights}: the header tells of no calibration of [model]'s heads")
+    parts = ("scaling", "temperature", "photo_bias", "sigma_factor", "held_out_figures")
+    return {part: header[part] for part in parts if part in header}
 
 
 def _commit() -> str | None:

@@ -89,7 +89,7 @@ class Weights:
         side of the square around the 15 points), ``frame`` (5 points (x, y) of schema.ALIGNED_POINTS in the
         48x48 crop), ``temperature`` by head, ``photo_bias`` (by head, one a class, for faces that do not come
         framed as FER2013's; none where it is missing), ``sigma_factor``, and the record: data, held-out rows,
-        metrics, commit.
+        metrics, commit, ``scaling`` (matrix and bias by head, which the network holds already).
     sha256 : str
         Of the file.
     baseline : BaselineNetwork or None

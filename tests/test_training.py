@@ -128,8 +128,12 @@ def test_returned_rows_are_learnt_from_and_calibration_is_that_of_the_run_withou
     contents = {content_hash(picture(max(0, row - (row == 1)))) for row in held}
     for folder, seen in ((twin, set()), (other, contents)):
         assert contents & set(seen_by(folder).view("V8").tolist()) == seen
-    for part in ("scaling", "temperature", "photo_bias"):
+    for part in ("scaling", "temperature", "photo_bias", "sigma_factor"):
         assert after.header[part] == before.header[part]
+    figures = [weights.header["held_out_figures"] for weights in (before, after)]
+    assert figures[0].keys() == figures[1].keys()
+    assert figures[0]["fer2013_nll"] == figures[1]["fer2013_nll"]
+    assert figures[0]["nme"] != figures[1]["nme"]
     scaling = before.header["scaling"]["fer2013"]
     learnt = load_file(other / "checkpoint.safetensors")["average.expression_heads.fer2013.bias"]
     expected = torch.tensor(scaling["matrix"]) @ learnt + torch.tensor(scaling["bias"])
@@ -147,6 +151,14 @@ def test_returned_rows_are_learnt_from_and_calibration_is_that_of_the_run_withou
 def test_returned_rows_and_other_weights_calibration_go_together(fer2013, points, tmp_path, half):
     with pytest.raises(ConfigError, match="returned and calibrated_by: expected both"):
         run(replace(TINY, **half), [fer2013, points], tmp_path)
+
+
+def test_weights_that_tell_no_calibration_of_the_heads_calibrate_nothing(fer2013, points, tmp_path):
+    run(TINY, [points], tmp_path / "first")
+    config = replace(TINY, data=replace(TINY.data, returned={"fer2013": 1.0}))
+    with pytest.raises(ConfigError, match="tells of no calibration"):
+        run(replace(config, calibrated_by=str(tmp_path / "first")), [fer2013, points], tmp_path / "second")
+    assert not (tmp_path / "second" / "history.csv").exists()
 
 
 def test_a_resumed_run_ends_as_an_unbroken_one(fer2013, points, tmp_path):
@@ -641,12 +653,20 @@ def test_a_wrong_configuration_is_refused(tmp_path, text, message):
         read_config(file)
 
 
+def without_returned_rows(config: TrainConfig, name: str, **changes: str) -> TrainConfig:
+    data = replace(config.data, returned={})
+    return replace(config, name=name, calibrated_by="", data=data, **changes)
+
+
 def test_the_shipped_configurations_are_readable():
     folder = Path(__file__).parents[1] / "configs"
     shipped = read_config(folder / "shipped.toml")
-    twin, halfway = (read_config(name) for name in (shipped.calibrated_by, shipped.start))
-    changes = {"name": twin.name, "calibrated_by": "", "data": replace(shipped.data, returned={})}
-    assert replace(shipped, **changes) == twin
+    twin_mean, returned = (read_config(name) for name in (shipped.calibrated_by, shipped.start))
+    assert without_returned_rows(shipped, twin_mean.name, start=twin_mean.start) == twin_mean
+    twin, halfway = (read_config(name) for name in twin_mean.weights)
+    assert without_returned_rows(returned, twin.name) == twin
+    assert returned.calibrated_by == twin_mean.start
+    assert shipped.weights[1] == twin.start == twin_mean.weights[1]
     reframed, beside = (read_config(name) for name in halfway.weights)
     assert reframed.start == halfway.weights[1]
     assert reframed.model == beside.model == shipped.model
