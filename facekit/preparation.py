@@ -267,14 +267,30 @@ def _balanced(
 
 def seen_contents(prepared: Prepared, datasets: Sequence[Dataset]) -> list[bytes]:
     """Give the content hashes of all pictures that training draws from, in ascending order."""
-    hashes = set()
+    return sorted(
+        {each for _, contents in _contents(prepared, datasets, held_out=False) for each in contents}
+    )
+
+
+def held_out_but_known(prepared: Prepared, datasets: Sequence[Dataset], seen: set[bytes]) -> dict[str, int]:
+    """Count, by set, the held-out pictures among those of which the content hashes are given; no zeros."""
+    counts = {
+        name: sum(each in seen for each in contents)
+        for name, contents in _contents(prepared, datasets, held_out=True)
+    }
+    return {name: count for name, count in counts.items() if count}
+
+
+def _contents(
+    prepared: Prepared, datasets: Sequence[Dataset], *, held_out: bool
+) -> Iterator[tuple[str, list[bytes]]]:
+    """Hash the pictures of each set that are held out, or those that are not."""
     for kind in (prepared.keypoints, prepared.expressions):
         for dataset in datasets:
             if dataset.name in kind:
                 part = kind[dataset.name]
-                shown = dataset.select(np.isin(dataset.rows, _rows(part.keys[~part.held_out])))
-                hashes |= {content_hash(gray) for _, gray in read_pictures(shown)}
-    return sorted(hashes)
+                shown = dataset.select(np.isin(dataset.rows, _rows(part.keys[part.held_out == held_out])))
+                yield dataset.name, [content_hash(gray) for _, gray in read_pictures(shown)]
 
 
 def _record(*kinds: Mapping[str, Part[Any]]) -> dict[str, Any]:

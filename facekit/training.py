@@ -34,6 +34,7 @@ from facekit.objectives import ExpressionObjective, Objective
 from facekit.preparation import (
     Prepared,
     chosen,
+    held_out_but_known,
     keypoint_objective,
     measure_frame,
     prepare,
@@ -135,6 +136,11 @@ def train(
     if folds:
         yield from _train_folds(config, prepared, folder, on, resume, folds, processes)
         return
+    before = {each for name in ready.weights for each in seen_before(name)}
+    if processes.leads and before:
+        for name, count in held_out_but_known(prepared, datasets, before).items():
+            told = "%s: the weights to begin with know %d of the pictures held out; answers will be too sure"
+            _log.warning(told, name, count)
     network = _network(config, on) if given is None else go_on_with(given, ready).to(on)
     soft = processes.from_leader(lambda: soft_targets(config, folder))
     teachers = [processes.shared(teacher) for teacher in _teachers(ready, on)]
@@ -146,11 +152,9 @@ def train(
         labelled = [dataset for dataset in datasets if dataset.labels is not None]
         prepared.frame = measure_frame(stage_1(network, on, config.data.crop_factor), labelled)
     header = of_its_task(finish(config, prepared, network, objectives, calibration))
-    seen = set(seen_contents(prepared, datasets))
     if given is not None:
         header = header_after(header, given, network)
-    for before in ready.weights:
-        seen |= seen_before(before)
+    seen = before | set(seen_contents(prepared, datasets))
     save_weights(folder / "weights.safetensors", network, "shared", header)
     write_atomically(folder / "weights.seen", b"".join(sorted(seen)))
 

@@ -153,6 +153,19 @@ def test_returned_rows_and_other_weights_calibration_go_together(fer2013, points
         run(replace(TINY, **half), [fer2013, points], tmp_path)
 
 
+def test_pictures_held_out_that_the_weights_before_know_are_told_of(fer2013, points, tmp_path, caplog):
+    first = replace(TINY, fit=replace(TINY.fit, epochs=1))
+    run(first, [fer2013, points], tmp_path / "first")
+    run(replace(first, start=str(tmp_path / "first")), [fer2013, points], tmp_path / "same")
+    assert "too sure" not in caplog.text
+    more = replace(first.data, held_out={"fer2013": 12, "points": 3})
+    run(replace(first, start=str(tmp_path / "first"), data=more), [fer2013, points], tmp_path / "more")
+    few, many = (load_weights(tmp_path / name).header["data"]["fer2013"] for name in ("first", "more"))
+    known = set(many["held_out_rows"]) - set(few["held_out_rows"])
+    assert f"fer2013: the weights to begin with know {len(known)} of the pictures held out" in caplog.text
+    assert known
+
+
 def test_weights_that_tell_no_calibration_of_the_heads_calibrate_nothing(fer2013, points, tmp_path):
     run(TINY, [points], tmp_path / "first")
     config = replace(TINY, data=replace(TINY.data, returned={"fer2013": 1.0}))
