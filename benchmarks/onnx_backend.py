@@ -124,7 +124,7 @@ def speed(weights: str, folders: Mapping[str, str]) -> list[Figure]:
         for name, backend in backends.items():
             given = [torch.from_numpy(x) if name.startswith("torch") else x for x in (large, small)]
             calls[f"{name}, stage 1"] = partial(backend.keypoints, given[0])
-            calls[f"{name}, stage 2"] = partial(backend.expression, given[1], "fer2013")
+            calls[f"{name}, stage 2"] = partial(backend.expression, given[1], ("fer2013",))
         for name, times in in_turns(calls, Clock(torch.device("cpu")), seconds=60).items():
             run, stage = name.split(", ")
             figures.append(timing(f"{stage}, batch {batch}", times, items=batch, run=run, threads=1))
