@@ -267,29 +267,27 @@ def _balanced(
 
 def seen_contents(prepared: Prepared, datasets: Sequence[Dataset]) -> list[bytes]:
     """Give the content hashes of all pictures that training draws from, in ascending order."""
-    return sorted(
-        {each for _, contents in _contents(prepared, datasets, held_out=False) for each in contents}
-    )
+    drawn = (contents for _, contents in _contents(prepared, datasets, unseen=False))
+    return sorted(set().union(*drawn))
 
 
-def held_out_but_known(prepared: Prepared, datasets: Sequence[Dataset], seen: set[bytes]) -> dict[str, int]:
-    """Count, by set, the held-out pictures among those of which the content hashes are given; no zeros."""
-    counts = {
-        name: sum(each in seen for each in contents)
-        for name, contents in _contents(prepared, datasets, held_out=True)
-    }
-    return {name: count for name, count in counts.items() if count}
+def tell_of_known(prepared: Prepared, datasets: Sequence[Dataset], known: set[bytes]) -> None:
+    """Log how many held-out pictures of each set are among those of which the content hashes are given."""
+    for name, contents in _contents(prepared, datasets, unseen=True):
+        if count := sum(each in known for each in contents):
+            told = "%s: the weights to begin with know %d of the pictures held out; answers will be too sure"
+            _log.warning(told, name, count)
 
 
 def _contents(
-    prepared: Prepared, datasets: Sequence[Dataset], *, held_out: bool
+    prepared: Prepared, datasets: Sequence[Dataset], *, unseen: bool
 ) -> Iterator[tuple[str, list[bytes]]]:
     """Hash the pictures of each set that are held out, or those that are not."""
     for kind in (prepared.keypoints, prepared.expressions):
         for dataset in datasets:
             if dataset.name in kind:
                 part = kind[dataset.name]
-                shown = dataset.select(np.isin(dataset.rows, _rows(part.keys[part.held_out == held_out])))
+                shown = dataset.select(np.isin(dataset.rows, _rows(part.keys[part.held_out == unseen])))
                 yield dataset.name, [content_hash(gray) for _, gray in read_pictures(shown)]
 
 

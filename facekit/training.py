@@ -34,12 +34,12 @@ from facekit.objectives import ExpressionObjective, Objective
 from facekit.preparation import (
     Prepared,
     chosen,
-    held_out_but_known,
     keypoint_objective,
     measure_frame,
     prepare,
     seen_contents,
     stage_1,
+    tell_of_known,
 )
 from facekit.schema import BOX_FACTOR, DEFAULT_HEAD, PIXEL_MEAN, PIXEL_STD
 from facekit.weights import (
@@ -138,9 +138,7 @@ def train(
         return
     before = {each for name in ready.weights for each in seen_before(name)}
     if processes.leads and before:
-        for name, count in held_out_but_known(prepared, datasets, before).items():
-            told = "%s: the weights to begin with know %d of the pictures held out; answers will be too sure"
-            _log.warning(told, name, count)
+        tell_of_known(prepared, datasets, before)
     network = _network(config, on) if given is None else go_on_with(given, ready).to(on)
     soft = processes.from_leader(lambda: soft_targets(config, folder))
     teachers = [processes.shared(teacher) for teacher in _teachers(ready, on)]
